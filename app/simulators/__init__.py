@@ -1,0 +1,6 @@
+"""The outside, simulated: an OpenAI-compatible and a Whapi-compatible server over real HTTP."""
+
+from app.simulators.openai import OpenAISimulator
+from app.simulators.serving import listen, serving
+
+__all__ = ["OpenAISimulator", "listen", "serving"]

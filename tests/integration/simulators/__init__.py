@@ -1,0 +1,1 @@
+"""The simulators, over real HTTP, through the clients that the program itself uses."""
