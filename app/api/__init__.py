@@ -1,0 +1,1 @@
+"""The door: webhooks, hooks, the read API and operations."""

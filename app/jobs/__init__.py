@@ -1,0 +1,1 @@
+"""The schedule, and one file per job."""

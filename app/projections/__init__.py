@@ -1,0 +1,1 @@
+"""Read models: an engine that follows the log, and one file per read model."""

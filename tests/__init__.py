@@ -1,0 +1,1 @@
+"""What Hilo promises, stated so that a machine can hold it to that."""

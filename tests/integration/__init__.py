@@ -1,0 +1,1 @@
+"""Promises of the whole path, over real HTTP and real files."""
