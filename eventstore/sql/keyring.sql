@@ -1,0 +1,50 @@
+-- schema: The tables of one keyring. Nothing in them is readable without the key-encryption key.
+CREATE TABLE IF NOT EXISTS identities (
+    handle_hmac  BLOB PRIMARY KEY,
+    pseudonym    TEXT NOT NULL,
+    box          BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS identities_pseudonym ON identities (pseudonym);
+CREATE TABLE IF NOT EXISTS keys (
+    owner       TEXT    NOT NULL,
+    generation  INTEGER NOT NULL,
+    wrapped     BLOB    NOT NULL,
+    created_at  INTEGER NOT NULL,
+    PRIMARY KEY (owner, generation)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS secrets (
+    name     TEXT PRIMARY KEY,
+    wrapped  BLOB NOT NULL
+) WITHOUT ROWID;
+PRAGMA user_version = 1;
+
+-- select_secrets: The keyring's own secrets, wrapped, and the check value among them.
+SELECT name, wrapped FROM secrets;
+
+-- insert_secret: Once in the life of a keyring; never replaced.
+INSERT INTO secrets (name, wrapped) VALUES (?, ?);
+
+-- select_holds_people: Whether anybody is known, or any key exists.
+SELECT EXISTS (SELECT 1 FROM identities) OR EXISTS (SELECT 1 FROM keys);
+
+-- select_pseudonym: Whom a handle leads to.
+SELECT pseudonym FROM identities WHERE handle_hmac = ?;
+
+-- select_boxes: The handles of one person, as (hmac, box).
+SELECT handle_hmac, box FROM identities WHERE pseudonym = ? ORDER BY handle_hmac;
+
+-- upsert_identity: A handle leads to a new person only if the one it led to was forgotten.
+INSERT INTO identities (handle_hmac, pseudonym, box) VALUES (?, ?, ?)
+    ON CONFLICT (handle_hmac) DO UPDATE SET pseudonym = excluded.pseudonym, box = excluded.box;
+
+-- select_key: One wrapped key.
+SELECT wrapped FROM keys WHERE owner = ? AND generation = ?;
+
+-- insert_key: A key is made once and never replaced, or what it sealed would be lost.
+INSERT INTO keys (owner, generation, wrapped, created_at) VALUES (?, ?, ?, ?);
+
+-- delete_keys: Every generation of an owner's keys.
+DELETE FROM keys WHERE owner = ?;
+
+-- delete_identities: Every handle of a person.
+DELETE FROM identities WHERE pseudonym = ?;
