@@ -6,7 +6,7 @@ against `app/simulators/`. No call retries by itself: each attempt is an event.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Literal, Protocol
 
 import msgspec
@@ -53,7 +53,9 @@ class Running(msgspec.Struct, frozen=True):
 class ProviderError(Exception):
     """The provider could not be used. `code` is short, stable and without personal data."""
 
-    def __init__(self, code: str, *, retry_after: float | None = None, billed: bool = False) -> None:
+    def __init__(
+        self, code: str, *, retry_after: float | None = None, billed: bool = False
+    ) -> None:
         self.code = code
         self.retry_after = retry_after
         """Seconds the provider asked us to wait, if it did."""
@@ -94,11 +96,12 @@ class ModelProvider(Protocol):
 
     def run(
         self, *, thread: str, texts: tuple[str, ...], run: str, user: str
-    ) -> AsyncIterator[Submitted | Answer]:
+    ) -> AsyncGenerator[Submitted | Answer, None]:
         """Answer `texts` in the conversation: yields `Submitted` once, then one `Answer`.
 
         `run` travels as metadata, `user` (a pseudonym) as the safety identifier. Raises
-        `ProviderError`; after `Submitted` its `billed` is True.
+        `ProviderError`; after `Submitted` its `billed` is True. Iterate it within
+        `contextlib.aclosing`: a caller that leaves early gives the connection back at once.
         """
 
     async def retrieve(self, response: str) -> Answer | Running:
@@ -108,7 +111,10 @@ class ModelProvider(Protocol):
         """Cancel a background response; one that cannot be cancelled is left alone."""
 
     async def items_after(self, thread: str, item: str | None) -> tuple[str, ...]:
-        """Return ids of the conversation's items after `item` (all if None), oldest first."""
+        """Return ids of the conversation's items after `item` (all if None), oldest first.
+
+        Raises `ThreadGone`; `Refused` if the conversation does not hold `item` (any more).
+        """
 
     async def delete_item(self, thread: str, item: str) -> None:
         """Delete one item; one that is gone already is success."""
@@ -158,5 +164,7 @@ class Messenger(Protocol):
     async def sent_since(self, chat: str, since: int) -> tuple[SentPart, ...]:
         """Return the messages of ours in `chat` since the instant (µs), oldest first.
 
+        It may begin some seconds earlier, since gateways keep whole seconds and another clock,
+        and it holds what a human agent wrote from the bot's number: compare the texts.
         Raises `SendError` if the gateway cannot say.
         """

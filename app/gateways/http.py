@@ -1,0 +1,112 @@
+"""What every gateway over HTTP shares: the client, its pool and time-outs, Retry-After, codes."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import math
+import re
+import time
+from email.utils import parsedate_to_datetime
+
+import httpx2
+
+# At INFO and DEBUG the HTTP libraries log URLs and headers, and ours hold phone numbers, ids and
+# tokens. Their own level is set, so that a root logger at DEBUG does not bring those lines back.
+for _name in ("httpx2", "httpcore2"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+IDLE_SECONDS = 4.0
+"""How long an idle connection is kept. The commonest limit of servers is 5 s, and a request that
+meets a closing connection has an unknown outcome: we leave first."""
+
+NOT_SENT = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.PoolTimeout,
+    httpx2.ProxyError,
+    httpx2.UnsupportedProtocol,
+)
+"""Errors that come before the first byte of a request has left."""
+
+_CODE = re.compile(r"[a-z][a-z_]{0,47}")
+
+
+def http_client(
+    base_url: str, *, total: float, connections: int, token: str | None = None
+) -> httpx2.AsyncClient:
+    """Return a client with a keep-alive pool of `connections`, for requests of `total` seconds.
+
+    The caller enforces `total` (`asyncio.timeout`): httpx2's own limits are per read. Waiting for
+    the pool, connecting and the TLS handshake get a quarter of it each, so that a request that
+    reaches `total` has surely been opened. Redirects are errors, and a loopback address is never
+    asked through the environment's proxy.
+    """
+    headers = {} if token is None else {"authorization": f"Bearer {token}"}
+    return httpx2.AsyncClient(
+        base_url=base_url,
+        headers=headers,
+        timeout=httpx2.Timeout(total, connect=total / 4, pool=total / 4),
+        limits=httpx2.Limits(
+            max_connections=connections,
+            max_keepalive_connections=connections,
+            keepalive_expiry=IDLE_SECONDS,
+        ),
+        follow_redirects=False,
+        trust_env=not is_loopback(base_url),
+    )
+
+
+def is_loopback(base_url: str) -> bool:
+    """Whether a URL leads to this very machine."""
+    host = httpx2.URL(base_url).host
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def retry_after(headers: httpx2.Headers, *, now: float | None = None) -> float | None:
+    """Return the seconds that a server asks us to wait, or None if it does not say.
+
+    Reads `retry-after-ms` (OpenAI's), then `Retry-After` as seconds or as a date (RFC 9110
+    §10.2.3). A date is compared with the answer's own `Date` if it has one, since the two clocks
+    may differ, else with `now` (seconds since 1970; the system's clock by default).
+    """
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    given = headers.get("retry-after")
+    seconds = _number(given)
+    if seconds is not None:
+        return seconds
+    until = _date(given)
+    if until is None:
+        return None
+    since = _date(headers.get("date"))
+    if since is None:
+        since = time.time() if now is None else now
+    return max(0.0, until - since)
+
+
+def safe_code(code: object, otherwise: str) -> str:
+    """Return a server's error code if it is a plain word, else `otherwise`.
+
+    A code ends up in events and logs: one with digits could be a number or an id of somebody.
+    """
+    return code if isinstance(code, str) and _CODE.fullmatch(code) else otherwise
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return max(0.0, value) if math.isfinite(value) else None
+
+
+def _date(text: str | None) -> float | None:
+    try:
+        return parsedate_to_datetime(text or "").timestamp()
+    except ValueError:
+        return None
