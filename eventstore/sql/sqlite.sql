@@ -1,0 +1,142 @@
+-- schema: The tables of one log. `head` has one row; `events` can only grow, at its end.
+CREATE TABLE IF NOT EXISTS head (
+    id           INTEGER PRIMARY KEY CHECK (id = 1),
+    epoch        INTEGER NOT NULL,
+    position     INTEGER NOT NULL,
+    recorded_at  INTEGER NOT NULL
+);
+INSERT INTO head SELECT 1, 1, 0, 0 WHERE NOT EXISTS (SELECT 1 FROM head);
+CREATE TABLE IF NOT EXISTS streams (
+    id       INTEGER PRIMARY KEY,
+    name     TEXT    NOT NULL UNIQUE,
+    version  INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS events (
+    position     INTEGER PRIMARY KEY,
+    stream_id    INTEGER NOT NULL,
+    version      INTEGER NOT NULL,
+    type         TEXT    NOT NULL,
+    recorded_at  INTEGER NOT NULL,
+    key          BLOB,
+    append_id    BLOB    NOT NULL,
+    state        BLOB    NOT NULL
+);
+CREATE UNIQUE INDEX IF NOT EXISTS events_stream_version ON events (stream_id, version);
+CREATE UNIQUE INDEX IF NOT EXISTS events_key ON events (key) WHERE key IS NOT NULL;
+CREATE TRIGGER IF NOT EXISTS events_append_only BEFORE INSERT ON events BEGIN
+    SELECT RAISE(ABORT, 'hilo: gap: position must be the last + 1')
+     WHERE new.position <> (SELECT coalesce(max(position), 0) + 1 FROM events);
+    SELECT RAISE(ABORT, 'hilo: version taken')
+     WHERE EXISTS (SELECT 1 FROM events WHERE stream_id = new.stream_id AND version = new.version);
+    SELECT RAISE(ABORT, 'hilo: key taken')
+     WHERE new.key IS NOT NULL AND EXISTS (SELECT 1 FROM events WHERE key = new.key);
+END;
+CREATE TRIGGER IF NOT EXISTS events_stream_head AFTER INSERT ON events BEGIN
+    UPDATE streams SET version = new.version WHERE id = new.stream_id;
+END;
+CREATE TRIGGER IF NOT EXISTS events_no_update BEFORE UPDATE ON events BEGIN
+    SELECT RAISE(ABORT, 'hilo: the log is append-only: UPDATE refused');
+END;
+CREATE TRIGGER IF NOT EXISTS events_no_delete BEFORE DELETE ON events BEGIN
+    SELECT RAISE(ABORT, 'hilo: the log is append-only: DELETE refused');
+END;
+CREATE TRIGGER IF NOT EXISTS head_only_forward BEFORE UPDATE ON head
+WHEN new.position < old.position OR new.epoch < old.epoch OR new.recorded_at < old.recorded_at BEGIN
+    SELECT RAISE(ABORT, 'hilo: the head never moves back');
+END;
+CREATE TRIGGER IF NOT EXISTS head_no_delete BEFORE DELETE ON head BEGIN
+    SELECT RAISE(ABORT, 'hilo: the head row stays');
+END;
+CREATE TRIGGER IF NOT EXISTS streams_no_delete BEFORE DELETE ON streams BEGIN
+    SELECT RAISE(ABORT, 'hilo: streams stay');
+END;
+CREATE TRIGGER IF NOT EXISTS streams_no_rename BEFORE UPDATE OF id, name ON streams BEGIN
+    SELECT RAISE(ABORT, 'hilo: streams keep their names');
+END;
+CREATE TABLE IF NOT EXISTS snapshots (
+    stream_id  INTEGER PRIMARY KEY,
+    version    INTEGER NOT NULL,
+    epoch      INTEGER NOT NULL,
+    shape      BLOB    NOT NULL,
+    state      BLOB    NOT NULL
+);
+CREATE TABLE IF NOT EXISTS nodes (
+    node         TEXT PRIMARY KEY,
+    incarnation  TEXT    NOT NULL,
+    release      TEXT    NOT NULL,
+    started_at   INTEGER NOT NULL,
+    beat_at      INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- select_head: Where the log ends.
+SELECT epoch, position, recorded_at FROM head;
+
+-- advance_head: Move the head, if it still is where the writer left it.
+UPDATE head SET position = ?, recorded_at = ? WHERE epoch = ? AND position = ?;
+
+-- select_stream: A stream's id and version by name.
+SELECT id, version FROM streams WHERE name = ?;
+
+-- insert_stream: A stream is born with its first event.
+INSERT INTO streams (name, version) VALUES (?, 0);
+
+-- select_append_ids: Which appends are in the log after a position (settles an unknown COMMIT).
+SELECT append_id, min(position), max(position), max(version), max(recorded_at)
+  FROM events WHERE position > ? GROUP BY append_id;
+
+-- read_stream: One stream, oldest first.
+SELECT e.position, e.version, e.type, e.recorded_at, e.key, e.append_id, e.state
+  FROM events e JOIN streams s ON s.id = e.stream_id
+ WHERE s.name = ? AND e.version > ? AND e.version <= ? ORDER BY e.version LIMIT ?;
+
+-- read_all: The log, oldest first.
+SELECT e.position, s.name, e.version, e.type, e.recorded_at, e.key, e.append_id, e.state
+  FROM events e CROSS JOIN streams s ON s.id = e.stream_id
+ WHERE e.position > ? AND e.position <= ? ORDER BY e.position LIMIT ?;
+
+-- read_types: The log, some types only, oldest first. `types` is replaced by placeholders.
+SELECT e.position, s.name, e.version, e.type, e.recorded_at, e.key, e.append_id, e.state
+  FROM events e CROSS JOIN streams s ON s.id = e.stream_id
+ WHERE e.position > ? AND e.position <= ? AND e.type IN (/*types*/) ORDER BY e.position LIMIT ?;
+
+-- last_of_append: The last position of the append that an event belongs to.
+SELECT max(position) FROM events
+ WHERE position >= ?1 AND position < ?1 + 1000
+   AND append_id = (SELECT append_id FROM events WHERE position = ?1);
+
+-- read_position: One event by its position.
+SELECT e.position, s.name, e.version, e.type, e.recorded_at, e.key, e.append_id, e.state
+  FROM events e JOIN streams s ON s.id = e.stream_id WHERE e.position = ?;
+
+-- read_key: One event by its idempotency key.
+SELECT e.position, s.name, e.version, e.type, e.recorded_at, e.key, e.append_id, e.state
+  FROM events e JOIN streams s ON s.id = e.stream_id WHERE e.key = ?;
+
+-- select_time: When the event at a position was recorded.
+SELECT recorded_at FROM events WHERE position = ?;
+
+-- list_streams: Streams by prefix, in the order of their birth.
+SELECT id, name, version FROM streams
+ WHERE id > ? AND name >= ? AND name < ? ORDER BY id LIMIT ?;
+
+-- count_types: How many events of each type.
+SELECT type, count(*) FROM events GROUP BY type ORDER BY count(*) DESC, type;
+
+-- select_snapshot: The snapshot of a stream, if it fits the log's epoch and is not above its head.
+SELECT n.version, n.epoch, n.shape, n.state
+  FROM snapshots n JOIN streams s ON s.id = n.stream_id
+ WHERE s.name = ? AND n.epoch = (SELECT epoch FROM head) AND n.version <= s.version;
+
+-- upsert_snapshot: Keep the newest snapshot of a stream.
+INSERT INTO snapshots (stream_id, version, epoch, shape, state)
+SELECT id, ?2, ?3, ?4, ?5 FROM streams WHERE name = ?1
+    ON CONFLICT (stream_id) DO UPDATE SET version = excluded.version, epoch = excluded.epoch,
+       shape = excluded.shape, state = excluded.state;
+
+-- upsert_node: A node says that it lives.
+INSERT INTO nodes (node, incarnation, release, started_at, beat_at) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT (node) DO UPDATE SET incarnation = excluded.incarnation,
+       release = excluded.release, started_at = excluded.started_at, beat_at = excluded.beat_at;
+
+-- select_nodes: Every node that ever beat.
+SELECT node, incarnation, release, started_at, beat_at FROM nodes ORDER BY node;

@@ -1,0 +1,130 @@
+"""The port of a log: what a writer, a reader and a subscriber ask of a store.
+
+`eventstore.sqlite` implements it; a second store is held to the same conformance suite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import msgspec
+
+from eventstore.errors import EventStoreError
+from eventstore.types import (
+    Append,
+    Appended,
+    Cursor,
+    Head,
+    IdempotencyKey,
+    Micros,
+    Position,
+    Recorded,
+    Snapshot,
+    StreamName,
+    Version,
+)
+
+
+class Beat(msgspec.Struct, frozen=True):
+    """A node's heartbeat. `incarnation` changes at every start; `beat_at` is the store's time."""
+
+    node: str
+    incarnation: str
+    release: str
+    started_at: Micros
+    beat_at: Micros = Micros(0)
+
+
+class StreamInfo(msgspec.Struct, frozen=True):
+    """A stream and where it ends."""
+
+    name: StreamName
+    version: Version
+
+
+class LogReader(Protocol):
+    """Everything that can be asked of a log. Safe to call from any thread."""
+
+    def head(self) -> Head:
+        """Return where the log ends now."""
+
+    def now(self) -> Micros:
+        """Return the store's time."""
+
+    def stream_version(self, stream: StreamName) -> Version:
+        """Return the stream's version; 0 if there is no such stream."""
+
+    def read_stream(
+        self,
+        stream: StreamName,
+        *,
+        after: Version = ...,
+        up_to: Version | None = None,
+        limit: int | None = None,
+    ) -> list[Recorded]:
+        """Return events of one stream with `after < version <= up_to`, oldest first."""
+
+    def read(
+        self,
+        *,
+        after: Position = ...,
+        up_to: Position | None = None,
+        limit: int = 1000,
+        types: Sequence[str] | None = None,
+    ) -> list[Recorded]:
+        """Return events with `after < position <= up_to`, oldest first.
+
+        About `limit` events: a page never splits an append, so it may be a little longer.
+        """
+
+    def event_at(self, position: Position) -> Recorded | None:
+        """Return the event at a position, if the log reaches that far."""
+
+    def event_by_key(self, key: IdempotencyKey) -> Recorded | None:
+        """Return the event that holds an idempotency key."""
+
+    def position_at(self, instant: Micros) -> Position:
+        """Return the last position recorded at or before the instant; 0 if none."""
+
+    def streams(self, prefix: str = "") -> Iterator[StreamInfo]:
+        """Yield the streams whose names start with `prefix`, oldest first."""
+
+    def count_by_type(self) -> dict[str, int]:
+        """Return how many events of each stored type there are."""
+
+    def cursor_at(self, position: Position) -> Cursor:
+        """Return a cursor at a position, with its leaf hash."""
+
+    def verify_cursor(self, cursor: Cursor) -> None:
+        """Raise `CursorMismatch` unless the log still holds what the cursor was taken from."""
+
+    def snapshot(self, stream: StreamName) -> Snapshot | None:
+        """Return the stream's snapshot, if one fits this epoch and is not above the head."""
+
+    def nodes(self) -> list[Beat]:
+        """Return every node that ever beat."""
+
+    def change_counter(self) -> int:
+        """Return a number that changes when another connection or process has committed."""
+
+
+class LogStore(LogReader, Protocol):
+    """A log that can also be written, by one thread of this process at a time."""
+
+    def append_batch(
+        self,
+        appends: Sequence[Append],
+        snapshots: Sequence[Snapshot] = (),
+        beats: Sequence[Beat] = (),
+    ) -> list[Appended | EventStoreError]:
+        """Commit the appends in one transaction and return one answer for each, in order.
+
+        An append that cannot be made (`Conflict`, `DuplicateKey`, `EpochMismatch`,
+        `AppendRejected`) fails alone. `LogUnavailable` for all: nothing was appended.
+        Answers are given only when the transaction is durable, failures included: a
+        `DuplicateKey` of a message in the same batch is durable, too.
+        """
+
+    def close(self) -> None:
+        """Close every connection."""

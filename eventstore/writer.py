@@ -1,0 +1,82 @@
+"""The one way into a log: concurrent callers, one transaction, one fsync.
+
+A caller hears back only when its append is durable, or that it failed: its own conflict or
+duplicate key fails it alone, a full queue (`QueueFull`) or an unwritable log
+(`LogUnavailable`) says so and appends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from eventstore.errors import EventStoreError
+from eventstore.group_commit import GroupCommit
+from eventstore.store import Beat, LogStore
+from eventstore.types import Append, Appended, Position, Snapshot
+
+Listener = Callable[[Position], None]
+_Request = Append | Snapshot | Beat
+
+
+class Writer:
+    """Feeds appends to a store, in batches, from any number of tasks and threads."""
+
+    def __init__(self, store: LogStore, *, capacity: int = 10_000, max_batch: int = 512) -> None:
+        """Start the writer's thread. At most `capacity` appends wait for the disk."""
+        self._store = store
+        self._listeners: list[Listener] = []
+        self._group: GroupCommit[_Request, Appended | None] = GroupCommit(
+            self._commit, name="hilo-writer", capacity=capacity, max_batch=max_batch
+        )
+
+    @property
+    def waiting(self) -> int:
+        """How many requests are not durable yet."""
+        return self._group.waiting
+
+    def listen(self, listener: Listener) -> None:
+        """Call `listener(last_position)` after each commit, on the writer's thread: be quick."""
+        self._listeners.append(listener)
+
+    async def append(self, append: Append) -> Appended:
+        """Return when the append is durable.
+
+        Raises `Conflict`, `DuplicateKey`, `EpochMismatch` or `AppendRejected` for this append
+        alone, `QueueFull` or `LogUnavailable` when it could not even be tried, and
+        `OutcomeUnknown` if a broken COMMIT could not be settled. If the caller is cancelled
+        the append may still be committed.
+        """
+        return _appended(await self._group.submit(append))
+
+    def append_blocking(self, append: Append) -> Appended:
+        """Do what `append` does, for a thread without an event loop."""
+        return _appended(self._group.submit_blocking(append))
+
+    async def save(self, request: Snapshot | Beat) -> None:
+        """Write a snapshot or a heartbeat along with whatever is committed next."""
+        await self._group.submit(request)
+
+    def close(self) -> None:
+        """Commit what is waiting and stop. The store stays open. Idempotent."""
+        self._group.close()
+
+    def _commit(self, requests: Sequence[_Request]) -> list[Appended | EventStoreError | None]:
+        appends = [r for r in requests if isinstance(r, Append)]
+        snapshots = [r for r in requests if isinstance(r, Snapshot)]
+        beats = [r for r in requests if isinstance(r, Beat)]
+        done = self._store.append_batch(appends, snapshots, beats)
+        last = max((a.last_position for a in done if isinstance(a, Appended)), default=0)
+        if last:
+            for listener in self._listeners:
+                listener(Position(last))
+        if len(appends) == len(requests):
+            return list(done)
+        answers = iter(done)
+        return [next(answers) if isinstance(r, Append) else None for r in requests]
+
+
+def _appended(answer: Appended | None) -> Appended:
+    if answer is None:
+        msg = "the store answered an append with nothing"
+        raise EventStoreError(msg)
+    return answer
