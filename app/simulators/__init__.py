@@ -2,5 +2,6 @@
 
 from app.simulators.openai import OpenAISimulator
 from app.simulators.serving import listen, serving
+from app.simulators.whapi import WhapiSimulator
 
-__all__ = ["OpenAISimulator", "listen", "serving"]
+__all__ = ["OpenAISimulator", "WhapiSimulator", "listen", "serving"]

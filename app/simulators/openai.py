@@ -1,9 +1,12 @@
 """An OpenAI-compatible server: conversations, responses, models, audio, and its own account."""
 
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from email import message_from_bytes
 from typing import cast
 
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -84,11 +87,17 @@ class OpenAISimulator:
         self.runs = Runs(self.state, pace or Pace(), rng)
         self.faults = FaultBoard(rng)
         self._key = key
-        self._app: ASGIApp = FaultGate(door(self._routes(), error_body), self.faults, error_body)
+        app = door(self._routes(), error_body, lifespan=self._living)
+        self._app: ASGIApp = FaultGate(app, self.faults, error_body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
         await self._app(scope, receive, send)
+
+    @asynccontextmanager
+    async def _living(self, _: Starlette) -> AsyncIterator[None]:
+        yield
+        await self.runs.close()
 
     def _routes(self) -> list[Route]:
         conversations = "/v1/conversations"

@@ -215,6 +215,13 @@ class Runs:
         run.body.error = {"code": "server_error", "message": "The stream was cut."}
         self._close(run, "failed")
 
+    async def close(self) -> None:
+        """Stop working, as a server does that goes down: nothing more is answered or billed."""
+        tasks = [run.task for run in self.live.values() if run.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     async def _stream(self, run: Run, text: str, seconds: float) -> None:
         pieces = _pieces(text)
         slow = run.struck_by("slow_stream")

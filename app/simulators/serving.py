@@ -58,7 +58,7 @@ async def serving(app: ASGIApp, *, sock: socket.socket | None = None) -> AsyncIt
         app,
         http=AbortableProtocol,
         ws="none",
-        lifespan="off",
+        lifespan="on",
         log_config=None,
         access_log=False,
         backlog=2048,

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Lifespan
 
 Json: TypeAlias = dict[str, object]
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -114,7 +115,9 @@ def wait_seconds(request: Request) -> float:
     return number(request, "timeout", 30.0, 0.0, MAX_WAIT_SECONDS)
 
 
-def door(routes: Sequence[Route], error_body: ErrorBody) -> Starlette:
+def door(
+    routes: Sequence[Route], error_body: ErrorBody, *, lifespan: Lifespan[Starlette]
+) -> Starlette:
     """An application that answers every refusal, even of an unknown path, with `error_body`."""
 
     async def refuse(_: Request, error: Exception) -> Response:
@@ -131,6 +134,7 @@ def door(routes: Sequence[Route], error_body: ErrorBody) -> Starlette:
 
     return Starlette(
         routes=routes,
+        lifespan=lifespan,
         exception_handlers={
             VendorError: refuse,
             HTTPException: refuse_http,
