@@ -1,0 +1,164 @@
+"""Every setting of the program, its default, and where its value came from.
+
+Values come from `HILO_…` environment variables, then from a `.env` file in the working
+directory, then from the defaults below. `OPENAI_API_KEY`, `OPENAI_BASE_URL`, `WHAPI_TOKEN` and
+`WHAPI_BASE_URL` keep the names that their vendors gave them. Durations are seconds.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    SettingsConfigDict,
+)
+
+_MIB = 1024 * 1024
+
+
+class SettingsError(Exception):
+    """A setting has a value that cannot be used; the message names it and says what is allowed."""
+
+
+class Settings(BaseSettings):
+    """The configuration of one installation. Immutable once read."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="HILO_", env_file=".env", extra="ignore", frozen=True, populate_by_name=True
+    )
+
+    # -- where things are --------------------------------------------------------------------
+    data: Path = Field(Path("data"), description="directory of the logs, keys and views")
+    logs: Path = Field(Path("logs"), description="directory of technical.log")
+    bot: str = Field(
+        "default",
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$",
+        description="name of the bot: its log is DATA/BOT/log.db",
+    )
+    node: str = Field(
+        "", description="name of this node; default: the machine's name and the data directory"
+    )
+    kek: SecretStr = Field(
+        SecretStr(""), description="key-encryption key, base64; default: the file DATA/kek"
+    )
+
+    # -- the door ------------------------------------------------------------------------------
+    host: str = Field("127.0.0.1", description="address that hilo serve binds")
+    port: int = Field(3010, ge=0, le=65535, description="port of hilo serve; 0: a free one")
+    webhook_header: str = Field("x-hilo-secret", description="header of the shared secret")
+    webhook_secret: SecretStr = Field(
+        SecretStr(""), description="shared secret of the webhooks; needed unless on loopback"
+    )
+    channel: str = Field("", description="Whapi channel id of the bot; empty: any channel")
+    max_body: int = Field(_MIB, ge=1024, description="largest webhook body, bytes")
+    queue: int = Field(10_000, ge=1, description="appends that may wait; then 503")
+
+    # -- the turn ------------------------------------------------------------------------------
+    quiet_seconds: float = Field(5.0, ge=0, description="silence that ends a burst")
+    longest_seconds: float = Field(30.0, ge=0, description="longest wait after the first message")
+    most_messages: int = Field(50, ge=1, description="messages that make a turn due at once")
+    runs_at_once: int = Field(75, ge=1, description="runs at once on this node")
+    attempts: int = Field(3, ge=1, description="attempts of a turn before it is parked")
+    run_seconds: float = Field(45.0, gt=0, description="time-out of one run")
+    send_seconds: float = Field(10.0, gt=0, description="time-out of one send")
+    delivery_margin_seconds: float = Field(
+        5.0, ge=0, description="how long after a send's deadline a successor looks for it"
+    )
+    busy_seconds: float = Field(60.0, ge=0, description="longest wait for a busy conversation")
+    thread_days: float = Field(90.0, gt=0, description="age at which a thread is renewed")
+    orphan_start_seconds: float = Field(5.0, ge=0, description="first look for orphaned runs")
+    orphan_every_seconds: float = Field(15.0, gt=0, description="later looks for orphaned runs")
+    beat_seconds: float = Field(2.0, gt=0, description="heartbeat of a node")
+    dead_seconds: float = Field(10.0, gt=0, description="silence after which a node is dead")
+    resend_uncertain: bool = Field(
+        default=False, description="send again a part of which nobody can say whether it was sent"
+    )
+    apology: str = Field(
+        "Perdón, ahora mismo no puedo responder. Por favor, escríbenos de nuevo en unos minutos.",
+        description="what is said, once, when a turn is given up",
+    )
+    user_cache: int = Field(10_000, ge=1, description="users kept in memory")
+
+    # -- OpenAI ----------------------------------------------------------------------------------
+    openai_api_key: SecretStr = Field(
+        SecretStr(""), validation_alias=AliasChoices("OPENAI_API_KEY", "openai_api_key")
+    )
+    openai_base_url: str = Field(
+        "", validation_alias=AliasChoices("OPENAI_BASE_URL", "openai_base_url")
+    )
+    model: str = Field("gpt-5-mini", description="model of the answers")
+    instructions: str = Field(
+        "Eres un asistente amable que responde por WhatsApp, en pocas palabras.",
+        description="instructions of the assistant",
+    )
+    openai_mode: Literal["background", "stream"] = Field(
+        "background", description="background runs survive a crash and can be cancelled"
+    )
+
+    # -- Whapi -----------------------------------------------------------------------------------
+    whapi_token: SecretStr = Field(
+        SecretStr(""), validation_alias=AliasChoices("WHAPI_TOKEN", "whapi_token")
+    )
+    whapi_base_url: str = Field(
+        "", validation_alias=AliasChoices("WHAPI_BASE_URL", "whapi_base_url")
+    )
+
+    # -- for tests -------------------------------------------------------------------------------
+    crash_at: str = Field("", description="fault tests only: POINT[:N] at which to die")
+
+    @property
+    def openai_simulated(self) -> bool:
+        """True when no key and no address were given: a simulator stands in."""
+        return not self.openai_api_key.get_secret_value() and not self.openai_base_url
+
+    @property
+    def whapi_simulated(self) -> bool:
+        """True when no token and no address were given: a simulator stands in."""
+        return not self.whapi_token.get_secret_value() and not self.whapi_base_url
+
+    @property
+    def bot_directory(self) -> Path:
+        """Where the bot's log, keys and views are."""
+        return self.data / self.bot
+
+    @property
+    def on_loopback(self) -> bool:
+        """True if only this machine can reach the server."""
+        return self.host in {"127.0.0.1", "::1", "localhost"}
+
+
+def load(**overrides: object) -> Settings:
+    """Return the settings. `overrides` win over everything. Raises `SettingsError`."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors()
+        )
+        msg = f"cannot use these settings: {problems}. See: hilo config show"
+        raise SettingsError(msg) from None
+
+
+def sources(settings: Settings) -> dict[str, str]:
+    """Return, for each setting, where its value came from: environment, .env file or default."""
+    from_env = EnvSettingsSource(Settings)()
+    from_file = DotEnvSettingsSource(Settings)()
+    found: dict[str, str] = {}
+    for name, field in Settings.model_fields.items():
+        keys = {name}
+        if isinstance(field.validation_alias, AliasChoices):
+            keys |= {str(choice) for choice in field.validation_alias.choices}
+        if keys & from_env.keys():
+            found[name] = "environment"
+        elif keys & from_file.keys():
+            found[name] = ".env file"
+        elif getattr(settings, name) != field.get_default(call_default_factory=False):
+            found[name] = "command line"
+        else:
+            found[name] = "default"
+    return found
