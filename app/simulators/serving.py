@@ -27,10 +27,15 @@ class _QuietServer(Server):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.listening = asyncio.Event()
+        self.stopping = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.listening.set()
+
+    async def main_loop(self) -> None:
+        # uvicorn's own wakes ten times a second, to date its headers and to count requests.
+        await self.stopping.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -61,6 +66,8 @@ async def serving(app: ASGIApp, *, sock: socket.socket | None = None) -> AsyncIt
         lifespan="on",
         log_config=None,
         access_log=False,
+        date_header=False,
+        server_header=False,
         backlog=2048,
         timeout_keep_alive=60,
         timeout_graceful_shutdown=1,
@@ -75,6 +82,6 @@ async def serving(app: ASGIApp, *, sock: socket.socket | None = None) -> AsyncIt
             running.result()
         yield f"http://{host}:{port}"
     finally:
-        server.should_exit = True
+        server.stopping.set()
         await running
         sock.close()

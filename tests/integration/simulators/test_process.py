@@ -1,0 +1,70 @@
+"""The simulators as a process: they say where they are, remember, and die with their parent."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+pytestmark = pytest.mark.slow
+HEADERS = {"authorization": "Bearer x"}
+
+
+@contextmanager
+def simulators(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], dict[str, str]]]:
+    """Start them; at the end their input is closed, which must be enough to stop them."""
+    command = [sys.executable, "-m", "app.simulators", *arguments, "--exit-with-parent"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield process, json.loads(process.stdout.readline())
+            process.stdin.close()
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
+
+
+def test_both_run_in_one_process() -> None:
+    with simulators("all", "--seed", "1") as (_, urls):
+        assert set(urls) == {"openai", "whapi"}
+        assert httpx2.get(f"{urls['openai']}/models", headers=HEADERS).status_code == 200
+        assert httpx2.get(f"{urls['whapi']}/health").status_code == 200
+
+
+def test_what_is_kept_is_there_after_a_restart(tmp_path: Path) -> None:
+    state = str(tmp_path / "simulators.state")
+    with simulators("all", "--state", state) as (_, urls):
+        made = httpx2.post(f"{urls['openai']}/conversations", headers=HEADERS, json={}).json()
+        body = {"model": "m", "input": "hola", "conversation": made["id"]}
+        answer = httpx2.post(f"{urls['openai']}/responses", headers=HEADERS, json=body).json()
+        message = {"to": "15550100001", "body": "hola"}
+        httpx2.post(f"{urls['whapi']}/messages/text", json=message)
+    with simulators("all", "--state", state) as (_, urls):
+        items = f"{urls['openai']}/conversations/{made['id']}/items"
+        assert len(httpx2.get(items, headers=HEADERS).json()["data"]) == 2
+        root = urls["openai"].removesuffix("/v1")
+        account = httpx2.get(f"{root}/_sim/account").json()
+        assert account["reported"]["total_tokens"] == answer["usage"]["total_tokens"]
+        again = httpx2.post(f"{urls['openai']}/responses", headers=HEADERS, json=body).json()
+        assert again["id"] != answer["id"]
+        assert httpx2.get(f"{urls['whapi']}/_sim/account").json()["sent"] == 1
+
+
+def test_a_file_that_is_no_state_is_named(tmp_path: Path) -> None:
+    state = tmp_path / "notes.txt"
+    state.write_text("not a state")
+    done = subprocess.run(
+        [sys.executable, "-m", "app.simulators", "openai", "--state", str(state)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+    )
+    assert done.returncode == 1
+    assert "notes.txt" in done.stderr
+    assert state.read_text() == "not a state"
