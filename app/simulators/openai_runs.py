@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from app.simulators.bounded import forget_oldest
 from app.simulators.faults import Fault
 from app.simulators.openai_input import (
     CreateResponse,
@@ -25,7 +26,6 @@ from app.simulators.openai_state import (
     Entry,
     OpenAIState,
     ResponseBody,
-    forget_oldest,
     item_tokens,
     tokens_of,
     usage_of,
@@ -242,7 +242,7 @@ class Runs:
     def _finish(self, run: Run, status: str) -> None:
         cut = run.struck_by("cut_stream")
         if cut is not None and not cut.bill:
-            self.unbill_finished(run)
+            self._unbill_finished(run)
             return
         item_status = "completed" if status == "completed" else "incomplete"
         message = _message(run.body.id.replace("resp_", "msg_"), run.written, item_status)
@@ -255,7 +255,7 @@ class Runs:
             run.conversation.add([*run.items, message])
         self._close(run, status)
 
-    def unbill_finished(self, run: Run) -> None:
+    def _unbill_finished(self, run: Run) -> None:
         """End a run at its last step as if its stream had been cut before."""
         run.task = None
         self.unbill(run)

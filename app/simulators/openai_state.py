@@ -3,10 +3,10 @@
 import random
 import time
 from collections.abc import Iterable
-from typing import TypeVar
 
 import msgspec
 
+from app.simulators.bounded import forget_oldest
 from app.simulators.web import Json, VendorError
 
 MAX_CONVERSATIONS = 100_000
@@ -18,8 +18,6 @@ ITEMS_PER_CALL = 20
 """What `conversations.create` and `conversations.items.create` accept at once."""
 
 TERMINAL = frozenset({"completed", "failed", "cancelled", "incomplete"})
-
-T = TypeVar("T")
 
 
 class InputTokensDetails(msgspec.Struct):
@@ -201,12 +199,6 @@ class OpenAIState(msgspec.Struct):
         for entry in self.entries.values():
             if entry.status not in TERMINAL:
                 entry.status = "failed"
-
-
-def forget_oldest(kept: dict[str, T], most: int) -> None:
-    """Drop the first entries of a dictionary until it has at most `most`."""
-    while len(kept) > most:
-        del kept[next(iter(kept))]
 
 
 def tokens_of(text: str) -> int:

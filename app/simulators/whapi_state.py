@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from app.simulators.openai_state import forget_oldest
+from app.simulators.bounded import forget_oldest
 from app.simulators.web import Json, VendorError
 
 MAX_CHATS = 100_000
