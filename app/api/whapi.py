@@ -1,0 +1,372 @@
+"""One webhook body of Whapi → the facts that it states. Pure: no clock, no I/O, no state.
+
+An item that cannot be read becomes a `RejectedFact` and its neighbours are kept; what is of no
+known kind becomes an `OtherFact`, as it came. Only a body that is no JSON object is refused:
+
+    UnreadableDelivery
+    ├── NotJson          the body is not JSON, or is nested too deeply
+    └── NotAnEnvelope    the body is JSON, but not an object
+
+Shapes: `WebhookPayload` of the vendor's OpenAPI 1.8.7. Messages are read in `whapi_messages`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+from msgspec import Raw
+
+from app.api.whapi_messages import (
+    UNREADABLE,
+    Tolerant,
+    micros,
+    other_kind,
+    person_of,
+    read_message,
+    word,
+)
+from app.conversation.facts import (
+    DeleteFact,
+    Delivery,
+    EditFact,
+    Fact,
+    MessageFact,
+    OtherFact,
+    PresenceFact,
+    RejectedFact,
+    StatusFact,
+)
+
+
+class UnreadableDelivery(Exception):
+    """A webhook body that holds no facts at all. The text never quotes the body."""
+
+
+class NotJson(UnreadableDelivery):
+    """The body is not JSON, or nested too deeply to be read."""
+
+
+class NotAnEnvelope(UnreadableDelivery):
+    """The body is JSON, but not an object."""
+
+
+class _Event(msgspec.Struct, gc=False):
+    type: str | None = None
+    event: str | None = None
+    method: str | None = None
+    """What the settings call `event`; tolerated in webhooks."""
+
+
+class _Status(msgspec.Struct, gc=False):
+    id: str
+    status: str
+    recipient_id: str | None = None
+    timestamp: int | float | str | None = None
+
+
+class _Presence(msgspec.Struct, gc=False):
+    contact_id: str
+    status: str | None = None
+
+
+class _MessageUpdate(msgspec.Struct, gc=False):
+    id: str | None = None
+    trigger: Raw | None = None
+    before_update: Raw | None = None
+    after_update: Raw | None = None
+    changes: list[str] | None = None
+
+
+class _ChatUpdate(msgspec.Struct, gc=False):
+    before_update: dict[str, Raw] | None = None
+    after_update: dict[str, Raw] | None = None
+
+
+class _Version(msgspec.Struct, gc=False):
+    """What of a message may change besides its content."""
+
+    status: str | None = None
+    timestamp: int | float | str | None = None
+
+
+class _Call(msgspec.Struct, gc=False):
+    id: str | None = None
+    status: str | None = None
+
+
+_ENVELOPE = msgspec.json.Decoder(dict[str, Raw])
+_ITEMS = msgspec.json.Decoder(list[Raw])
+_STRING = msgspec.json.Decoder(str)
+_EVENT = Tolerant(_Event)
+_STATUS = Tolerant(_Status, "id", "status")
+_PRESENCE = Tolerant(_Presence, "contact_id")
+_CALL = Tolerant(_Call)
+_VERSION = Tolerant(_Version)
+_MESSAGE_UPDATE = Tolerant(_MessageUpdate)
+_CHAT_UPDATE = Tolerant(_ChatUpdate)
+
+
+def read(body: bytes, *, event: str | None = None, method: str | None = None) -> Delivery:
+    """Return every fact of one webhook body, in the order of the body.
+
+    `event` and `method` come from the URL (mode `path`) or, the latter, from the HTTP verb (mode
+    `method`); they count where the envelope does not say (mode `body`). An envelope without a
+    `channel_id` gives channel "". A message is given once, however many items show it.
+    Raises `NotJson` or `NotAnEnvelope`.
+    """
+    try:
+        envelope = _ENVELOPE.decode(body)
+    except msgspec.ValidationError:
+        msg = "the body is not a JSON object: send the webhook envelope as Whapi does"
+        raise NotAnEnvelope(msg) from None
+    except UNREADABLE:
+        msg = "the body is not JSON, or is cut short, or nested too deeply"
+        raise NotJson(msg) from None
+    channel = _string(envelope.pop("channel_id", None))
+    said = _event_of(envelope.pop("event", None))
+    verb = word(said.event or said.method or method).lower() or "post"
+    topic = word(said.type or event).lower()
+    facts: list[Fact] = []
+    rest: dict[str, Raw] = {}
+    for name, value in envelope.items():
+        try:
+            items = _ITEMS.decode(value)
+        except UNREADABLE:
+            _read_single(name, value, rest, facts)
+        else:
+            kind = f"{topic or word(name).partition('_')[0].lower() or 'unknown'}.{verb}"
+            _read_items(name, items, kind, facts)
+    if rest or not envelope:
+        # Channel health, QR code, user: one fact for all that is no list, as it came.
+        raw = msgspec.json.encode(rest) if envelope else body
+        facts.append(OtherFact(kind=f"{topic or 'unknown'}.{verb}", raw=raw))
+    return Delivery("whapi", channel, tuple(facts if len(facts) < 2 else _once(facts)))  # noqa: PLR2004
+
+
+def _string(raw: Raw | None) -> str:
+    try:
+        return "" if raw is None else _STRING.decode(raw)
+    except UNREADABLE:
+        return ""
+
+
+def _event_of(raw: Raw | None) -> _Event:
+    try:
+        return _Event() if raw is None else _EVENT.decode(raw)
+    except UNREADABLE:
+        return _Event()
+
+
+def _once(facts: Iterable[Fact]) -> Iterable[Fact]:
+    """Leave out messages that the same body has shown already."""
+    seen: set[str] = set()
+    for fact in facts:
+        if isinstance(fact, MessageFact) or (isinstance(fact, OtherFact) and fact.id):
+            if fact.id in seen:
+                continue
+            seen.add(fact.id)
+        yield fact
+
+
+# --- Collections ----------------------------------------------------------------------------------
+
+
+def _read_items(name: str, items: list[Raw], kind: str, facts: list[Fact]) -> None:
+    """Read a collection item by item; a bad one is rejected alone."""
+    if name == "messages_removed":
+        _read_removed(items, facts)
+        return
+    reader = _READERS.get(name, _other)
+    for item in items:
+        try:
+            facts.extend(reader(item, kind))
+        except UNREADABLE as error:
+            facts.append(RejectedFact(reason=_reason(name, error), raw=bytes(item)))
+
+
+def _read_single(name: str, value: Raw, rest: dict[str, Raw], facts: list[Fact]) -> None:
+    """Read what is no list: a cleared chat, or something to be kept; null says nothing."""
+    if bytes(value) == b"null":
+        return
+    if name == "messages_removed_all":
+        facts.append(OtherFact(kind="messages.delete_all", raw=bytes(value)))
+    elif name in _READERS or name == "messages_removed":
+        facts.append(RejectedFact(reason=f"{name}: not a list", raw=bytes(value)))
+    else:
+        rest[name] = value
+
+
+def _reason(name: str, error: Exception) -> str:
+    """Say what is wrong with an item, in types and paths, never in values."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"{name}: not UTF-8"
+    if isinstance(error, RecursionError):
+        return f"{name}: nested too deeply"
+    return f"{name if name in _READERS else 'item'}: {error}"
+
+
+def _messages(item: Raw, kind: str) -> tuple[Fact, ...]:
+    fact = read_message(item, kind_of_rest=kind)
+    if not kind.endswith(".put"):
+        return (fact,)
+    if isinstance(fact, OtherFact):  # an edit has its message's id: it is no duplicate of it
+        return (OtherFact(kind=fact.kind, raw=fact.raw),)
+    if isinstance(fact, MessageFact):
+        return (EditFact(fact.id, fact),)
+    return (fact,)
+
+
+def _read_removed(items: list[Raw], facts: list[Fact]) -> None:
+    """Read `messages_removed`: ids, taken back together."""
+    ids: list[str] = []
+    for item in items:
+        if identifier := _string(item):
+            ids.append(identifier)
+        else:
+            facts.append(RejectedFact(reason="messages_removed: not an id", raw=bytes(item)))
+    if ids:
+        facts.append(DeleteFact(tuple(ids)))
+
+
+def _statuses(item: Raw, kind: str) -> tuple[Fact, ...]:
+    seen = _STATUS.decode(item)
+    status = word(seen.status)
+    if not seen.id or not status:
+        msg = "a status without an id or a name"
+        raise ValueError(msg)
+    chat = seen.recipient_id or ""
+    person = person_of(chat)
+    if chat and person is None:
+        return (OtherFact(kind=other_kind(chat, "status", kind), raw=bytes(item)),)
+    return (StatusFact(seen.id, status, person, micros(seen.timestamp)),)
+
+
+def _presences(item: Raw, kind: str) -> tuple[Fact, ...]:
+    seen = _PRESENCE.decode(item)
+    person = person_of(seen.contact_id)
+    presence = word(seen.status)
+    if person is None or not presence:
+        kind = other_kind(seen.contact_id, "presence", kind)
+        return (OtherFact(kind=kind, raw=bytes(item)),)
+    return (PresenceFact(person, presence),)
+
+
+def _calls(item: Raw, kind: str) -> tuple[Fact, ...]:
+    """Keep a call; each of its states (ringing, missed, …) is an event of its own."""
+    call = _CALL.decode(item)
+    identifier = f"{call.id}:{word(call.status)}" if call.id else ""
+    return (OtherFact(kind=kind, raw=bytes(item), id=identifier),)
+
+
+def _other(item: Raw, kind: str) -> tuple[Fact, ...]:
+    return (OtherFact(kind=kind, raw=bytes(item)),)
+
+
+# --- Updates: what differs between before and after -----------------------------------------------
+
+
+def _message_updates(item: Raw, kind: str) -> tuple[Fact, ...]:
+    """Read a changed message: an edit, a deletion, a status, a reaction; or keep it as it came."""
+    update = _MESSAGE_UPDATE.decode(item)
+    trigger = _readable(update.trigger)
+    if isinstance(trigger, DeleteFact):
+        return (trigger,)
+    at = _version(update.trigger).timestamp
+    change = _difference(update.before_update, update.after_update, micros(at))
+    if isinstance(change, StatusFact) and set(update.changes or ()) - {"status"}:
+        return (change, OtherFact(kind=kind, raw=bytes(item)))
+    if change is None and update.id and _readable(update.after_update) is None:
+        # Only the changed fields were sent: enough for a status.
+        was, now = (
+            word(_version(update.before_update).status),
+            word(_version(update.after_update).status),
+        )
+        change = StatusFact(update.id, now, None, micros(at)) if now and was != now else None
+    if change is not None:
+        return (change,)
+    # The trigger of a reaction or a vote is a message of its own, and so is that of an edit
+    # whose before and after cannot be compared.
+    if isinstance(trigger, EditFact) or (
+        isinstance(trigger, MessageFact) and not trigger.answerable
+    ):
+        return (trigger,)
+    return (OtherFact(kind=kind, raw=bytes(item)),)
+
+
+def _chat_updates(item: Raw, kind: str) -> tuple[Fact, ...]:
+    """Read a changed chat: its newest message is a message like any other; keep the rest."""
+    update = _CHAT_UPDATE.decode(item)
+    before, after = update.before_update or {}, update.after_update or {}
+    old, new = before.get("last_message"), after.get("last_message")
+    shown = _readable(new)
+    if isinstance(shown, OtherFact | None):
+        # A group's update holds nothing that the group's message event does not.
+        whole = OtherFact(kind=kind, raw=bytes(item))
+        return (whole,) if shown is None else (shown, whole)
+    # A person's words are sealed with the person's key, so they are not kept a second time here.
+    given = _ENVELOPE.decode(item)
+    for side, chat in (("before_update", before), ("after_update", after)):
+        if side in given:
+            chat.pop("last_message", None)
+            given[side] = Raw(msgspec.json.encode(chat))
+    rest = OtherFact(kind=kind, raw=msgspec.json.encode(given))
+    same = isinstance(shown, MessageFact) and shown.id == _id_of(old)
+    fact = _difference(old, new, 0) if same else shown
+    return (rest,) if fact is None else (fact, rest)
+
+
+def _difference(before: Raw | None, after: Raw | None, at: int) -> Fact | None:
+    """Return what became of one person's message between two versions; None if nothing known.
+
+    `at` is when (µs), 0 if nobody says: the message's own time is that of its first version.
+    """
+    old, new = _readable(before), _readable(after)
+    if not isinstance(new, MessageFact):
+        return None
+    was, now = word(_version(before).status), word(_version(after).status)
+    if now == "deleted" and was != now and new.origin == "person":
+        return DeleteFact((new.id,), new.person)
+    if isinstance(old, MessageFact) and (old.text, old.media) != (new.text, new.media):
+        return EditFact(new.id, msgspec.structs.replace(new, at=at or new.at))
+    if now and was != now:
+        return StatusFact(new.id, now, new.person, at)
+    return None
+
+
+def _readable(raw: Raw | None) -> Fact | None:
+    try:
+        return None if raw is None else read_message(raw)
+    except UNREADABLE:
+        return None
+
+
+def _version(raw: Raw | None) -> _Version:
+    try:
+        return _Version() if raw is None else _VERSION.decode(raw)
+    except UNREADABLE:
+        return _Version()
+
+
+def _id_of(raw: Raw | None) -> str:
+    fact = _readable(raw)
+    return fact.id if isinstance(fact, MessageFact) else ""
+
+
+_READERS: dict[str, Callable[[Raw, str], tuple[Fact, ...]]] = {
+    "messages": _messages,
+    "messages_updates": _message_updates,
+    "statuses": _statuses,
+    "presences": _presences,
+    "calls": _calls,
+    "chats": _other,
+    "chats_updates": _chat_updates,
+    "chats_removed": _other,
+    "contacts": _other,
+    "contacts_updates": _other,
+    "groups": _other,
+    "groups_participants": _other,
+    "groups_updates": _other,
+    "labels": _other,
+    "labels_removed": _other,
+}
