@@ -618,9 +618,7 @@ class Keyring:
         Keyed BLAKE2b (RFC 7693) over the parts, each behind its length: ("a", "bc") and
         ("ab", "c") differ.
         """
-        digest = self._fingerprint_hash.copy()
-        digest.update(_framed(parts))
-        return IdempotencyKey(digest.digest())
+        return IdempotencyKey(_digest(self._fingerprint_hash, parts))
 
     # Forgetting
 
@@ -727,9 +725,7 @@ class Keyring:
         return months
 
     def _handle_hmac(self, handle: Handle) -> bytes:
-        digest = self._handle_hash.copy()
-        digest.update(_framed((handle.kind, handle.value)))
-        return digest.digest()
+        return _digest(self._handle_hash, (handle.kind, handle.value))
 
     def _seal_handle(self, hmac: bytes, pseudonym: str, handle: Handle) -> bytes:
         nonce = os.urandom(NONCE_BYTES)
@@ -757,7 +753,10 @@ def _preferred_first(handles: tuple[Handle, ...]) -> Sequence[Handle]:
     return sorted(handles, key=lambda handle: handle.kind != _PREFERRED_KIND)
 
 
-def _framed(parts: Iterable[str]) -> bytes:
-    """Put each part behind its length, so that no two sequences of parts look alike."""
-    encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
-    return b"".join([piece for part in encoded for piece in (len(part).to_bytes(4, "big"), part)])
+def _digest(keyed: hashlib.blake2b, parts: Iterable[str]) -> bytes:
+    """Hash each part behind its length, so that no two sequences of parts look alike."""
+    digest = keyed.copy()
+    for part in parts:
+        encoded = part.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(4, "big") + encoded)
+    return digest.digest()
