@@ -150,10 +150,7 @@ class WhapiMessenger:
 
     async def send_text(self, chat: str, text: str, *, quoted: str = "") -> str:
         """Send one text and return its id. Raises `SendError`; see the port for the three kinds."""
-        body: dict[str, object] = {"to": chat, "body": text, "typing_time": 0}
-        if quoted:
-            body["quoted"] = quoted
-        sent = await self._call("POST", "/messages/text", _Sent, body=body)
+        sent = await self._call("POST", "/messages/text", _Sent, body=text_body(chat, text, quoted))
         if not sent.sent or sent.message is None or not sent.message.id:
             code = "not_confirmed"
             raise SendOutcomeUnknown(code)
@@ -259,6 +256,12 @@ class WhapiMessenger:
         except _FAILURES as error:
             raise _failure(error) from None
         raise _refusal(answer)
+
+
+def text_body(chat: str, text: str, quoted: str) -> dict[str, object]:
+    """Return the body of a send; the gateway is not to type first, since presence shows typing."""
+    body: dict[str, object] = {"to": chat, "body": text, "typing_time": 0}
+    return {**body, "quoted": quoted} if quoted else body
 
 
 def _failure(error: Exception) -> SendError:

@@ -1,0 +1,1 @@
+"""Gateways over real HTTP, against the simulators and against servers that misbehave."""
