@@ -95,6 +95,14 @@ def provider(open_provider: OpenProvider, openai_settings: OpenAISettings) -> Op
     return open_provider(openai_settings)
 
 
+@pytest.fixture(params=["background", "stream"])
+def either(
+    request: pytest.FixtureRequest, open_provider: OpenProvider, openai_settings: OpenAISettings
+) -> OpenAIProvider:
+    """A provider in each of the two modes."""
+    return open_provider(msgspec.structs.replace(openai_settings, mode=request.param))
+
+
 @pytest.fixture
 def whapi_sim() -> WhapiSimulator:
     return WhapiSimulator(token=TOKEN, seed=1)

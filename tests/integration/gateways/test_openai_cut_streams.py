@@ -14,12 +14,9 @@ from tests.integration.gateways.test_openai_faults import failure_of
 from tests.integration.gateways.test_openai_run import (
     RESPONSES,
     answer_to,
-    either,
     reported,
     steps_of,
 )
-
-__all__ = ["either"]
 
 RETRIEVE = "GET /v1/responses/*"
 

@@ -31,12 +31,9 @@ from tests.integration.gateways.conftest import (
 from tests.integration.gateways.test_openai_run import (
     RESPONSES,
     answer_to,
-    either,
     reported,
     steps_of,
 )
-
-__all__ = ["either"]
 
 CREATED = ("response.created", {"response": {"id": "resp_1", "status": "in_progress"}})
 

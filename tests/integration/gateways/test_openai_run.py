@@ -14,7 +14,6 @@ from app.simulators.faults import Fault
 from app.simulators.openai import OpenAISimulator
 from tests.integration.gateways.conftest import TEXT, USER, OpenProvider
 
-MODES = ("background", "stream")
 RESPONSES = "POST /v1/responses"
 
 
@@ -35,14 +34,6 @@ async def answer_to(provider: OpenAIProvider, thread: str, *texts: str) -> Answe
 
 def reported(sim: OpenAISimulator) -> int:
     return sim.state.reported.total_tokens
-
-
-@pytest.fixture(params=MODES)
-def either(
-    request: pytest.FixtureRequest, open_provider: OpenProvider, openai_settings: OpenAISettings
-) -> OpenAIProvider:
-    """A provider in each of the two modes."""
-    return open_provider(msgspec.structs.replace(openai_settings, mode=request.param))
 
 
 async def test_a_run_is_submitted_and_then_answered(
