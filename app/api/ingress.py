@@ -1,0 +1,269 @@
+"""The outermost ASGI callable: takes `/webhooks/` and hands all else to the application.
+
+Webhooks are most of the traffic, and routing costs more than everything they need: in front of
+FastAPI they are answered three times as fast as behind it (`design/performance.md`).
+
+    POST, PUT, PATCH, DELETE  /webhooks/whapi                    modes `body` and `method`
+                              /webhooks/whapi/{event}            mode `method`
+                              /webhooks/whapi/{event}/{method}   mode `path`
+
+200 `{"received": n}` means that all n facts are durable. Anything else is a problem document, and
+the gateway delivers again: 400 not a JSON object, 401 wrong secret, 404 unknown channel, 405, 413
+over `max_body`, 500 unexpected, 503 (with Retry-After) while the log cannot be written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hmac import compare_digest
+from typing import Protocol
+
+import msgspec
+import structlog
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.api.problem import UNEXPECTED, Problem, send_problem, where
+from app.api.whapi import UnreadableDelivery, read
+from app.conversation.facts import Delivery
+from eventstore.errors import LogUnavailable, OutcomeUnknown, QueueFull
+
+MAX_BODY = 1024 * 1024
+RETRY_AFTER = 5
+"""Seconds after which the gateway should come again while the log cannot be written."""
+
+_PREFIX = "/webhooks/"
+_WHAPI = "/webhooks/whapi"
+_METHODS = frozenset(("POST", "PUT", "PATCH", "DELETE"))
+_log = structlog.get_logger(__name__)
+
+
+class Take(Protocol):
+    """A bot's receiver."""
+
+    async def __call__(self, delivery: Delivery) -> None:
+        """Return when every fact is durable; raises `LogUnavailable` or `QueueFull` if not."""
+
+
+class WebhookSecret(msgspec.Struct, frozen=True):
+    """A static header that the channel's settings add to every webhook.
+
+    During a rotation several values are good. Values are compared as bytes, in constant time.
+    """
+
+    header: str
+    values: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"WebhookSecret(header={self.header!r}, values=<{len(self.values)} hidden>)"
+
+
+_UNAUTHENTIC = Problem(
+    type="/problems/unauthentic-webhook",
+    title="The webhook's secret is missing or wrong",
+    status=401,
+    detail="Set the secret as a custom header in the channel's webhook settings.",
+)
+_NO_SUCH_WEBHOOK = Problem(
+    type="/problems/no-such-webhook",
+    title="There is no such webhook",
+    status=404,
+    detail="Set the channel's webhook URL to /webhooks/whapi.",
+)
+_UNKNOWN_CHANNEL = Problem(
+    type="/problems/unknown-channel",
+    title="No bot serves this channel",
+    status=404,
+    detail="Configure a bot with the channel_id of this webhook, or remove the webhook from the "
+    "channel's settings.",
+)
+_TOO_LARGE = Problem(
+    type="/problems/body-too-large",
+    title="The webhook's body is too large",
+    status=413,
+    detail="Send fewer items in one webhook; the limit is 1 MiB unless the settings say otherwise.",
+)
+_WRONG_METHOD = Problem(
+    type="/problems/method-not-allowed",
+    title="Webhooks are sent with POST, PUT, PATCH or DELETE",
+    status=405,
+    detail="Nothing can be read here.",
+)
+_UNAVAILABLE = Problem(
+    type="/problems/log-unavailable",
+    title="The log cannot be written now",
+    status=503,
+    detail="Nothing of this webhook is acknowledged. Deliver it again after Retry-After seconds.",
+)
+_CLOSE = (b"connection", b"close")  # what is left of the body is not worth reading
+_OK_HEADERS = [
+    ((b"content-type", b"application/json"), (b"content-length", str(length).encode()))
+    for length in range(32)
+]
+
+
+class _Refused(Exception):
+    """The webhook is answered with a problem. Never leaves this room."""
+
+    def __init__(self, problem: Problem, *headers: tuple[bytes, bytes]) -> None:
+        self.problem = problem
+        self.headers = headers
+        super().__init__(problem.title)
+
+    @property
+    def outcome(self) -> str:
+        """The kind of problem in one word, as it is counted."""
+        return self.problem.type.rpartition("/")[2].replace("-", "_")
+
+
+def _uncounted(_: str) -> None:
+    """Count nothing."""
+
+
+class WebhookIngress:
+    """Takes webhooks in front of `app`.
+
+    `take_for` gives the receiver of a channel's bot, None where no bot serves it ("" where the
+    envelope names none). `secret` may be None only if the server is bound to loopback; raises
+    ValueError otherwise. `count` is called with the outcome of each webhook: `received`,
+    `disconnected`, or the last word of its problem's type (`unknown_channel`, …).
+    """
+
+    def __init__(  # noqa: PLR0913 - the composition root names each
+        self,
+        app: ASGIApp,
+        *,
+        take_for: Callable[[str], Take | None],
+        secret: WebhookSecret | None,
+        loopback: bool = False,
+        max_body: int = MAX_BODY,
+        count: Callable[[str], None] = _uncounted,
+    ) -> None:
+        if secret is None and not loopback:
+            msg = "webhooks need a shared secret unless the server is bound to loopback: set one"
+            raise ValueError(msg)
+        if secret is not None and not (secret.header and secret.values and all(secret.values)):
+            msg = "a webhook secret needs a header and at least one value, none of them empty"
+            raise ValueError(msg)
+        self._app = app
+        self._take_for = take_for
+        self._header = b"" if secret is None else secret.header.lower().encode("latin-1")
+        self._values = () if secret is None else tuple(v.encode() for v in secret.values)
+        self._max_body = max_body
+        self._count = count
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request: the ASGI interface."""
+        if scope["type"] != "http" or not scope["path"].startswith(_PREFIX):
+            await self._app(scope, receive, send)
+            return
+        try:
+            event, method = self._admit(scope)
+            body = await self._body(receive)
+            if body is None:
+                self._count("disconnected")
+                return
+            received = await self._take(body, event, method)
+        except _Refused as refusal:
+            self._count(refusal.outcome)
+            await send_problem(send, refusal.problem, headers=refusal.headers)
+            return
+        self._count("received")
+        answer = b'{"received": %d}' % received
+        headers = _OK_HEADERS[len(answer)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+    def _admit(self, scope: Scope) -> tuple[str | None, str]:
+        """Return event and method as the URL and the verb name them; raises `_Refused`."""
+        path: str = scope["path"]
+        verb: str = scope["method"]
+        event, method = (None, None) if path == _WHAPI else _named(path)
+        if verb not in _METHODS:
+            allow = (b"allow", b"POST, PUT, PATCH, DELETE")
+            raise _Refused(_WRONG_METHOD, allow, _CLOSE)
+        authentic, length = self._headers(scope)
+        if not authentic:
+            raise _Refused(_UNAUTHENTIC, _CLOSE)
+        if length > self._max_body:
+            raise _Refused(_TOO_LARGE, _CLOSE)
+        return event, method or verb
+
+    def _headers(self, scope: Scope) -> tuple[bool, int]:
+        """Return whether the secret is right, and the length that the sender announces."""
+        header, length = self._header, 0
+        authentic = not header
+        for name, value in scope["headers"]:
+            if name == header:
+                for good in self._values:
+                    authentic |= compare_digest(value, good)
+            elif name == b"content-length" and value.isdigit():
+                # A number of more digits than any size has is not worth converting.
+                length = int(value) if len(value) < 20 else self._max_body + 1  # noqa: PLR2004
+        return authentic, length
+
+    async def _body(self, receive: Receive) -> bytes | None:
+        """Return the whole body, None if the client went away; raises `_Refused` if too large.
+
+        What was announced does not matter here: a length may be missing, or a lie.
+        """
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body: bytes = message.get("body", b"")
+        if message.get("more_body", False):
+            return await self._long_body(body, receive)
+        if len(body) > self._max_body:
+            raise _Refused(_TOO_LARGE, _CLOSE)
+        return body
+
+    async def _long_body(self, first: bytes, receive: Receive) -> bytes | None:
+        """Collect a body that comes in pieces, and stop reading where it gets too large."""
+        body, more = bytearray(first), True
+        while len(body) <= self._max_body:
+            if not more:
+                return bytes(body)
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        raise _Refused(_TOO_LARGE, _CLOSE)
+
+    async def _take(self, body: bytes, event: str | None, method: str) -> int:
+        """Hand the facts to the channel's bot; return how many are durable. Raises `_Refused`."""
+        try:
+            delivery = read(body, event=event, method=method)
+            take = self._take_for(delivery.channel)
+            if take is not None:
+                await take(delivery)
+                return len(delivery.facts)
+        except UnreadableDelivery as error:
+            raise _Refused(_unreadable(error)) from None
+        except (LogUnavailable, OutcomeUnknown) as error:
+            # After an unknown outcome too: what was appended is a duplicate when it comes again.
+            _log.warning("WEBHOOK_UNAVAILABLE", error=type(error).__name__)
+            seconds = error.retry_after if isinstance(error, QueueFull) else RETRY_AFTER
+            retry = (b"retry-after", str(seconds).encode())
+            raise _Refused(_UNAVAILABLE, retry) from None
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is to be delivered again
+            # The message may hold personal data: its type and place have to do.
+            _log.error("WEBHOOK_ERROR", error=type(error).__name__, where=where(error))
+            raise _Refused(UNEXPECTED) from None
+        raise _Refused(_UNKNOWN_CHANNEL)
+
+
+def _named(path: str) -> tuple[str | None, str | None]:
+    """Return event and method of `/webhooks/whapi/{event}/{method}`; raises `_Refused`."""
+    gateway, *named = [part for part in path.split("/") if part][1:] or [""]
+    if gateway != "whapi" or len(named) > len(("event", "method")):
+        raise _Refused(_NO_SUCH_WEBHOOK, _CLOSE)
+    return named[0] if named else None, named[1] if len(named) > 1 else None
+
+
+def _unreadable(error: UnreadableDelivery) -> Problem:
+    return Problem(
+        type="/problems/unreadable-webhook",
+        title="The body is not a webhook envelope",
+        status=400,
+        detail=str(error),
+    )
