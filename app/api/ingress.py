@@ -40,7 +40,7 @@ _log = structlog.get_logger(__name__)
 class Take(Protocol):
     """A bot's receiver."""
 
-    async def __call__(self, delivery: Delivery) -> None:
+    async def __call__(self, delivery: Delivery, /) -> None:
         """Return when every fact is durable; raises `LogUnavailable` or `QueueFull` if not."""
 
 

@@ -51,6 +51,10 @@ class NotAnEnvelope(UnreadableDelivery):
     """The body is JSON, but not an object."""
 
 
+_ABSENT = Raw()
+"""Decodes as nothing, like null and like garbage."""
+
+
 class _Event(msgspec.Struct, gc=False):
     type: str | None = None
     event: str | None = None
@@ -72,9 +76,9 @@ class _Presence(msgspec.Struct, gc=False):
 
 class _MessageUpdate(msgspec.Struct, gc=False):
     id: str | None = None
-    trigger: Raw | None = None
-    before_update: Raw | None = None
-    after_update: Raw | None = None
+    trigger: Raw = _ABSENT
+    before_update: Raw = _ABSENT
+    after_update: Raw = _ABSENT
     changes: list[str] | None = None
 
 
@@ -278,11 +282,8 @@ def _message_updates(item: Raw, kind: str) -> tuple[Fact, ...]:
         return (change, OtherFact(kind=kind, raw=bytes(item)))
     if change is None and update.id and _readable(update.after_update) is None:
         # Only the changed fields were sent: enough for a status.
-        was, now = (
-            word(_version(update.before_update).status),
-            word(_version(update.after_update).status),
-        )
-        change = StatusFact(update.id, now, None, micros(at)) if now and was != now else None
+        status = _new_status(update.before_update, update.after_update)
+        change = StatusFact(update.id, status, None, micros(at)) if status else None
     if change is not None:
         return (change,)
     # The trigger of a reaction or a vote is a message of its own, and so is that of an edit
@@ -298,7 +299,7 @@ def _chat_updates(item: Raw, kind: str) -> tuple[Fact, ...]:
     """Read a changed chat: its newest message is a message like any other; keep the rest."""
     update = _CHAT_UPDATE.decode(item)
     before, after = update.before_update or {}, update.after_update or {}
-    old, new = before.get("last_message"), after.get("last_message")
+    old, new = before.get("last_message", _ABSENT), after.get("last_message", _ABSENT)
     shown = _readable(new)
     if isinstance(shown, OtherFact | None):
         # A group's update holds nothing that the group's message event does not.
@@ -316,7 +317,7 @@ def _chat_updates(item: Raw, kind: str) -> tuple[Fact, ...]:
     return (rest,) if fact is None else (fact, rest)
 
 
-def _difference(before: Raw | None, after: Raw | None, at: int) -> Fact | None:
+def _difference(before: Raw, after: Raw, at: int) -> Fact | None:
     """Return what became of one person's message between two versions; None if nothing known.
 
     `at` is when (µs), 0 if nobody says: the message's own time is that of its first version.
@@ -324,31 +325,40 @@ def _difference(before: Raw | None, after: Raw | None, at: int) -> Fact | None:
     old, new = _readable(before), _readable(after)
     if not isinstance(new, MessageFact):
         return None
-    was, now = word(_version(before).status), word(_version(after).status)
-    if now == "deleted" and was != now and new.origin == "person":
+    status = _new_status(before, after)
+    if status == "deleted" and new.origin == "person":
         return DeleteFact((new.id,), new.person)
-    if isinstance(old, MessageFact) and (old.text, old.media) != (new.text, new.media):
+    if isinstance(old, MessageFact) and _said(old) != _said(new):
         return EditFact(new.id, msgspec.structs.replace(new, at=at or new.at))
-    if now and was != now:
-        return StatusFact(new.id, now, new.person, at)
-    return None
+    return StatusFact(new.id, status, new.person, at) if status else None
 
 
-def _readable(raw: Raw | None) -> Fact | None:
+def _said(fact: MessageFact) -> tuple[str, str]:
+    """Return what an edit changes; a file's link may change by itself, its id does not."""
+    return fact.text, fact.media.id if fact.media else ""
+
+
+def _new_status(before: Raw, after: Raw) -> str:
+    """Return the status after, "" if it is none or the same as before."""
+    status = word(_version(after).status)
+    return "" if status == word(_version(before).status) else status
+
+
+def _readable(raw: Raw) -> Fact | None:
     try:
-        return None if raw is None else read_message(raw)
+        return read_message(raw)
     except UNREADABLE:
         return None
 
 
-def _version(raw: Raw | None) -> _Version:
+def _version(raw: Raw) -> _Version:
     try:
-        return _Version() if raw is None else _VERSION.decode(raw)
+        return _VERSION.decode(raw)
     except UNREADABLE:
         return _Version()
 
 
-def _id_of(raw: Raw | None) -> str:
+def _id_of(raw: Raw) -> str:
     fact = _readable(raw)
     return fact.id if isinstance(fact, MessageFact) else ""
 
