@@ -1,0 +1,81 @@
+"""The door for people and machines other than gateways: health, readiness and the machine's own
+numbers. FastAPI serves everything where somebody waits; webhooks are taken before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from fastapi import FastAPI, Response
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from pydantic import BaseModel, Field
+
+from app.api.problem import register_problems
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+    release: str = Field(examples=["0.1.0"])
+
+
+class Readiness(BaseModel):
+    """Whether traffic may be sent here, and what the log says."""
+
+    status: Literal["ready", "not ready"]
+    position: int = Field(description="last position of the log", examples=[1234])
+    waiting: int = Field(description="appends that are not durable yet", examples=[0])
+    reason: str = ""
+
+
+Numbers = Callable[[], dict[str, float]]
+
+
+class _Gauges(Collector):
+    def __init__(self, numbers: Numbers) -> None:
+        self._numbers = numbers
+
+    def collect(self) -> Any:  # noqa: ANN401 - the library's own signature
+        for name, value in sorted(self._numbers().items()):
+            yield GaugeMetricFamily(f"hilo_{name}", name.replace("_", " "), value=value)
+
+
+def create_app(*, release: str, ready: Callable[[], Readiness], numbers: Numbers) -> FastAPI:
+    """Return the application; `ready` and `numbers` are asked at each request and never wait."""
+    app = FastAPI(
+        title="Hilo",
+        version=release,
+        summary="A WhatsApp bot whose append-only log is the only truth.",
+        openapi_url="/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+    )
+    register_problems(app)
+    registry = CollectorRegistry()
+    registry.register(_Gauges(numbers))
+
+    @app.get("/healthz", summary="Is the process alive?")
+    async def healthz() -> Health:
+        return Health(release=release)
+
+    @app.get(
+        "/readyz",
+        summary="May traffic be sent here?",
+        responses={503: {"model": Readiness, "description": "Not now."}},
+    )
+    async def readyz(response: Response) -> Readiness:
+        state = ready()
+        if state.status != "ready":
+            response.status_code = 503
+            response.headers["retry-after"] = "1"
+        return state
+
+    @app.get("/metrics", summary="Numbers for Prometheus.", response_class=Response)
+    async def metrics() -> Response:
+        return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
+
+    return app

@@ -1,0 +1,276 @@
+"""The composition root: where real parts are made and wired together, and nowhere else.
+
+`open_bot` gives one running bot; `hilo serve` puts a door before it, tests and benchmarks use it
+as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from app.aggregates.gateway import GATEWAY_STREAM, Gateway, GatewayState
+from app.aggregates.user import User
+from app.aggregates.user_state import UserState
+from app.conversation.crash import CrashPoints
+from app.conversation.delivering import Delivering
+from app.conversation.dispatcher import Dispatcher
+from app.conversation.kinds import GATEWAYS, USERS
+from app.conversation.nodes import Nodes, node_name
+from app.conversation.policy import TurnPolicy
+from app.conversation.ports import Messenger, ModelProvider
+from app.conversation.receiving import BOT, Identities, Receiver
+from app.conversation.recovery import Recovery
+from app.conversation.repository import Repository
+from app.conversation.todo import TodoCheckpoint, TodoList
+from app.conversation.turn import Turns
+from app.gateways.openai import OpenAIProvider, OpenAISettings
+from app.gateways.whapi import WhapiMessenger, WhapiSettings
+from app.projections import THREAD_MAP, TOKEN_TOTALS, Follower, Views
+from app.settings import Settings
+from eventstore.keyring import KeyEncryptionKey, Keyring
+from eventstore.sealing import Sealer
+from eventstore.sqlite import SQLiteLog, system_clock
+from eventstore.types import StreamName
+from eventstore.writer import Writer
+
+_log = structlog.get_logger(__name__)
+RELEASE = "0.1.0"
+READERS = 4
+DRAIN_SECONDS = 10.0
+KEYS_IN_MEMORY = 20_000
+
+
+class Outside(msgspec.Struct, frozen=True):
+    """The world of one bot: who answers, and who carries the messages."""
+
+    provider: ModelProvider
+    messenger: Messenger
+    close: Callable[[], object]
+
+
+class Bot:
+    """One bot of this node: its log, its people, its turns."""
+
+    def __init__(self, settings: Settings, outside: Outside) -> None:
+        """Open the files. Nothing runs before `start`."""
+        directory = settings.bot_directory
+        self.settings = settings
+        self.log = SQLiteLog(directory / "log.db", clock=system_clock, server=True)
+        self.writer = Writer(self.log, capacity=settings.queue)
+        self.keyring = open_keyring(settings)
+        self.keyring.ensure_keys([BOT])
+        self.sealer = Sealer(self.keyring)
+        self.readers = ThreadPoolExecutor(READERS, thread_name_prefix="hilo-reader")
+        self.crash = CrashPoints(settings.crash_at)
+        self.outside = outside
+        self.policy = TurnPolicy.of(settings)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._wire()
+
+    def _wire(self) -> None:
+        settings = self.settings
+        self.users: Repository[User, UserState] = Repository(
+            USERS,
+            log=self.log,
+            writer=self.writer,
+            readers=self.readers,
+            capacity=settings.user_cache,
+        )
+        self.gateway: Repository[Gateway, GatewayState] = Repository(
+            GATEWAYS, log=self.log, writer=self.writer, readers=self.readers
+        )
+        self.identities = Identities(self.keyring)
+        self.receiver = Receiver(
+            users=self.users,
+            gateway=self.gateway,
+            identities=self.identities,
+            keyring=self.keyring,
+            sealer=self.sealer,
+            log=self.log,
+            readers=self.readers,
+            crash=self.crash,
+            channel=settings.channel,
+        )
+        self.nodes = Nodes(
+            node=node_name(settings.node, settings.data),
+            release=RELEASE,
+            log=self.log,
+            writer=self.writer,
+            readers=self.readers,
+            beat_seconds=settings.beat_seconds,
+            dead_seconds=settings.dead_seconds,
+        )
+        self.delivering = Delivering(
+            users=self.users,
+            messenger=self.outside.messenger,
+            log=self.log,
+            readers=self.readers,
+            sealer=self.sealer,
+            fingerprint=self.keyring.fingerprint,
+            policy=self.policy,
+            crash=self.crash,
+            jitter=random.random,
+        )
+        self.turns = Turns(
+            users=self.users,
+            provider=self.outside.provider,
+            delivering=self.delivering,
+            log=self.log,
+            readers=self.readers,
+            sealer=self.sealer,
+            nodes=self.nodes,
+            policy=self.policy,
+            crash=self.crash,
+            jitter=random.random,
+        )
+        self.dispatcher = Dispatcher(
+            self.turns.work,
+            now=self.log.now,
+            at_once=settings.runs_at_once,
+            after=self._look_again,
+        )
+        self.checkpoint = TodoCheckpoint(settings.bot_directory / "todo.db")
+        self.todo = TodoList(
+            users=self.users,
+            log=self.log,
+            readers=self.readers,
+            checkpoint=self.checkpoint,
+            tell=self._tell,
+        )
+        self.users.on_commit = self.todo.changed
+        self.recovery = Recovery(
+            todo=self.todo,
+            users=self.users,
+            turns=self.turns,
+            dispatcher=self.dispatcher,
+            now=self.log.now,
+            policy=self.policy,
+        )
+        self.views = Views(settings.bot_directory / "views.db")
+        self.follower = Follower(self.log, self.views, (THREAD_MAP, TOKEN_TOTALS))
+        self.writer.listen(lambda _: self.follower.wake())
+
+    def _tell(self, stream: StreamName, state: UserState) -> bool:
+        """Arrange what a state leaves to be done; return whether anything is open."""
+        due_at = self.turns.due_at(state)
+        self.dispatcher.put(stream, due_at)
+        return due_at is not None or state.run is not None or state.delivery is not None
+
+    def _look_again(self, stream: StreamName) -> None:
+        """After a visit: what it left may be due again."""
+        user = self.users.peek(stream)
+        if user is not None:
+            self.todo.changed(stream, user.state)
+
+    async def start(self) -> None:
+        """Say that this node lives, find what is open, and go to work."""
+        await self.nodes.beat()
+        await self.gateway.look(GATEWAY_STREAM)
+        await self.todo.start()
+        self.follower.start()
+        for work in (
+            self.nodes.keep_beating(),
+            self.todo.follow(),
+            self.dispatcher.run(),
+            self.recovery.run(),
+        ):
+            self._tasks.append(asyncio.ensure_future(work))
+
+    async def close(self) -> None:
+        """Let running turns end, write what waits, and close everything."""
+        await self.dispatcher.drain(DRAIN_SECONDS)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(Exception):
+            await self.todo.save()
+        await self.users.close()
+        closing = self.outside.close()
+        if asyncio.iscoroutine(closing):
+            await closing
+        self.follower.stop()
+        self.identities.close()
+        self.writer.close()
+        self.readers.shutdown()
+        self.checkpoint.close()
+        self.views.close()
+        self.keyring.close()
+        self.log.close()
+
+    def count_webhook(self, outcome: str) -> None:
+        """Count one webhook by how it was answered."""
+        self.receiver.counts[f"webhook_{outcome}"] += 1
+
+    def numbers(self) -> dict[str, float]:
+        """Return what `/metrics` shows; never waits."""
+        counts = {f"facts_{name}": float(n) for name, n in self.receiver.counts.items()}
+        return {
+            "appends_waiting": self.writer.waiting,
+            "turns_waiting": self.dispatcher.waiting,
+            "turns_running": self.dispatcher.running,
+            "open_streams": len(self.todo),
+            "user_cache_size": len(self.users),
+            "user_cache_hits": self.users.hits,
+            "user_cache_misses": self.users.misses,
+            "identity_clashes": self.keyring.clashes,
+            **counts,
+        }
+
+
+def open_keyring(settings: Settings) -> Keyring:
+    """Open the bot's keyring with the key that the settings, or DATA/kek, hold."""
+    given = settings.kek.get_secret_value()
+    kek = (
+        KeyEncryptionKey.from_base64(given)
+        if given
+        else KeyEncryptionKey.from_file(settings.data / "kek")
+    )
+    path: Path = settings.bot_directory / "keys.db"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return Keyring.open(path, kek, clock=system_clock, keys=KEYS_IN_MEMORY)
+
+
+def open_outside(settings: Settings, *, openai_url: str, whapi_url: str) -> Outside:
+    """Return clients of the real world, or of the simulators that stand in for it."""
+    provider = OpenAIProvider(
+        OpenAISettings(
+            model=settings.model,
+            instructions=settings.instructions,
+            base_url=openai_url,
+            mode=settings.openai_mode,
+            run_seconds=settings.run_seconds,
+        ),
+        api_key=settings.openai_api_key.get_secret_value() or "simulated",
+    )
+    messenger = WhapiMessenger(
+        WhapiSettings(
+            base_url=whapi_url, channel=settings.channel, send_seconds=settings.send_seconds
+        ),
+        token=settings.whapi_token.get_secret_value() or "simulated",
+    )
+
+    async def close() -> None:
+        await provider.close()
+        await messenger.close()
+
+    return Outside(provider=provider, messenger=messenger, close=close)
+
+
+@asynccontextmanager
+async def open_bot(settings: Settings, outside: Outside) -> AsyncIterator[Bot]:
+    """Run one bot for as long as the context lasts."""
+    bot = Bot(settings, outside)
+    try:
+        await bot.start()
+        yield bot
+    finally:
+        await bot.close()

@@ -1,0 +1,273 @@
+"""A reply, part by part, to the gateway: recorded before, recorded after, never guessed.
+
+A send cannot be fenced and has no idempotency key. So each part is announced by
+`DeliveryStarted` with a deadline that is later than the send's own time-out. Whoever finds a part
+in flight, this process after a time-out or a successor after a crash, waits for the deadline and
+a margin, and then looks for what was sent: the echo, then the gateway's list. What is found is
+adopted; what the list does not show was not sent, and is sent; if the gateway cannot say, it is
+`DeliveryUncertain` and, by default, not sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import TypeVar
+
+import structlog
+
+from app.aggregates.events import Adopted, Content, MessageEchoed, Reply, SentMessage
+from app.aggregates.open_work import Delivery
+from app.aggregates.user import User
+from app.aggregates.user_state import UserState
+from app.conversation.backoff import delay
+from app.conversation.crash import CrashPoints
+from app.conversation.kinds import USER_CODEC
+from app.conversation.policy import SECOND, TurnPolicy, micros
+from app.conversation.ports import (
+    Messenger,
+    SendDeferred,
+    SendError,
+    SendOutcomeUnknown,
+    SendRefused,
+)
+from app.conversation.receiving import message_ref
+from app.conversation.repository import Repository
+from eventstore.errors import DuplicateKey
+from eventstore.sealing import Sealer
+from eventstore.store import LogReader
+from eventstore.types import IdempotencyKey, Recorded, StreamName, Version
+
+_log = structlog.get_logger(__name__)
+R = TypeVar("R")
+
+MAX_ATTEMPTS = 8
+"""Starts of one part before it is given up as refused."""
+
+GIVE_UP = 300 * SECOND
+"""How long after its deadline the gateway may leave us in doubt about a part."""
+
+
+class Delivering:
+    """Hands over what is open on a stream. Belongs to one event loop."""
+
+    def __init__(  # noqa: PLR0913 - the composition root's parts
+        self,
+        *,
+        users: Repository[User, UserState],
+        messenger: Messenger,
+        log: LogReader,
+        readers: Executor,
+        sealer: Sealer,
+        fingerprint: Callable[..., IdempotencyKey],
+        policy: TurnPolicy,
+        crash: CrashPoints,
+        jitter: Callable[[], float],
+    ) -> None:
+        """Take the parts."""
+        self._users = users
+        self._messenger = messenger
+        self._log = log
+        self._readers = readers
+        self._sealer = sealer
+        self._fingerprint = fingerprint
+        self._policy = policy
+        self._crash = crash
+        self._jitter = jitter
+
+    def due_at(self, delivery: Delivery) -> int:
+        """Return when the delivery can go on (µs)."""
+        if delivery.in_flight is not None:
+            return max(delivery.retry_at, delivery.in_flight + self._policy.margin)
+        return delivery.retry_at
+
+    async def typing(self, stream: StreamName, user: User) -> None:
+        """Show that an answer is being written; best effort."""
+        await self._messenger.show_typing(self._chat(stream, user))
+
+    async def finish(self, stream: StreamName, parts: tuple[str, ...] = ()) -> None:
+        """Deliver what is open until it is done, or must wait (`due_at` says until when).
+
+        `parts` saves opening the sealed reply again when the caller has just made it.
+        """
+        while True:
+            user = await self._users.look(stream)
+            delivery = user.state.delivery
+            if delivery is None or self.due_at(delivery) > self._log.now():
+                return
+            if not parts:
+                parts = await self._in_reader(self._open_reply, stream, delivery)
+            text = parts[delivery.next_part]
+            chat = self._chat(stream, user)
+            if delivery.in_flight is not None and not self._policy.resend_uncertain:
+                settled = await self._settle(stream, delivery, chat, text)
+                if settled:
+                    continue
+            await self._send(stream, delivery, chat, text)
+
+    # -- sending ----------------------------------------------------------------------------------
+
+    async def _send(
+        self, stream: StreamName, delivery: Delivery, chat: str, text: str
+    ) -> None:
+        run, part = delivery.run, delivery.next_part
+        now = self._log.now()
+        deadline = now + self._policy.send
+        started = await self._users.decide(
+            stream,
+            lambda user: user.delivery_started(run=run, part=part, deadline=deadline, now=now),
+        )
+        if not started:
+            return  # somebody else has moved it: look again
+        self._crash.reach("after_delivery_started")
+        try:
+            message_id = await self._messenger.send_text(chat, text)
+        except SendRefused as error:
+            await self._failed(stream, delivery, error, retry_at=None)
+        except SendDeferred as error:
+            attempt = delivery.attempt + 1
+            wait = delay(attempt, retry_after=error.retry_after, jitter=self._jitter())
+            retry_at = None if attempt >= MAX_ATTEMPTS else self._log.now() + micros(wait)
+            await self._failed(stream, delivery, error, retry_at=retry_at)
+        except SendOutcomeUnknown as error:
+            # It may be out. It stays in flight: after the deadline somebody finds out.
+            _log.warning("SEND_OUTCOME_UNKNOWN", userId=_owner(stream), code=error.code)
+        else:
+            self._crash.reach("before_message_sent")
+            await self._record_sent(stream, delivery, message_id, adopted="")
+            self._crash.reach("after_message_sent")
+
+    async def _record_sent(
+        self, stream: StreamName, delivery: Delivery, message_id: str, *, adopted: Adopted
+    ) -> None:
+        ref = self._ref(message_id)
+        sent = self._sealer.seal(
+            _owner(stream), stream, "sent", SentMessage(message_id=message_id)
+        )
+
+        def record(key: IdempotencyKey | None) -> Callable[[User], object]:
+            return lambda user: user.message_sent(
+                run=delivery.run,
+                part=delivery.next_part,
+                ref=ref,
+                key=key,
+                sent=sent,
+                adopted=adopted,
+                now=self._log.now(),
+            )
+
+        try:
+            await self._users.decide(stream, record(ref))
+        except DuplicateKey:
+            # The gateway showed the message first, as if a human had sent it: the key is taken.
+            await self._users.decide(stream, record(None))
+
+    async def _failed(
+        self,
+        stream: StreamName,
+        delivery: Delivery,
+        error: SendError,
+        *,
+        retry_at: int | None,
+    ) -> None:
+        await self._users.decide(
+            stream,
+            lambda user: user.delivery_failed(
+                run=delivery.run,
+                part=delivery.next_part,
+                code=error.code,
+                retry_at=retry_at,
+                now=self._log.now(),
+            ),
+        )
+        level = _log.error if retry_at is None else _log.warning
+        level("DELIVERY_FAILED", userId=_owner(stream), code=error.code, retry_at=retry_at)
+
+    # -- finding out ------------------------------------------------------------------------------
+
+    async def _settle(
+        self, stream: StreamName, delivery: Delivery, chat: str, text: str
+    ) -> bool:
+        """Find out what became of a part in flight; True if it was settled, False: send it."""
+        echoed = await self._in_reader(self._echoed, stream, delivery, text)
+        if echoed is not None:
+            await self._record_sent(stream, delivery, echoed, adopted="echo")
+            return True
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                listed = await self._messenger.sent_since(chat, delivery.touched_at)
+            except SendError as error:
+                deadline = delivery.in_flight or 0
+                if self._log.now() > deadline + self._policy.margin + GIVE_UP:
+                    await self._uncertain(stream, delivery)
+                    return True
+                wait = delay(attempt, retry_after=error.retry_after, jitter=self._jitter())
+                await asyncio.sleep(wait)
+                continue
+            for message in listed:
+                if message.text.strip() != text.strip():
+                    continue
+                if not await self._in_reader(self._is_known, message.id):
+                    await self._record_sent(stream, delivery, message.id, adopted="list")
+                    return True
+            return False
+
+    async def _uncertain(self, stream: StreamName, delivery: Delivery) -> None:
+        await self._users.decide(
+            stream,
+            lambda user: user.delivery_uncertain(
+                run=delivery.run, part=delivery.next_part, now=self._log.now()
+            ),
+        )
+        _log.error("DELIVERY_UNCERTAIN", userId=_owner(stream))
+
+    def _is_known(self, message_id: str) -> bool:
+        return self._log.event_by_key(self._ref(message_id)) is not None
+
+    def _echoed(self, stream: StreamName, delivery: Delivery, text: str) -> str | None:
+        for sign in delivery.signs:
+            if sign.how != "echo":
+                continue
+            recorded = _event(self._log, stream, sign.version)
+            event = USER_CODEC.decode(recorded.type, recorded.state)
+            if not isinstance(event, MessageEchoed):
+                continue
+            content = self._sealer.open(_owner(stream), stream, "content", event.content, Content)
+            if content.text.strip() == text.strip():
+                return content.message_id
+        return None
+
+    # -- small parts ------------------------------------------------------------------------------
+
+    def _open_reply(self, stream: StreamName, delivery: Delivery) -> tuple[str, ...]:
+        recorded = _event(self._log, stream, delivery.version)
+        event = USER_CODEC.decode(recorded.type, recorded.state)
+        sealed = getattr(event, "apology", None) or getattr(event, "reply", None)
+        reply = self._sealer.open(_owner(stream), stream, "reply", sealed, Reply)
+        return reply.parts
+
+    def _chat(self, stream: StreamName, user: User) -> str:
+        contact = user.state.contact
+        if contact is None:
+            msg = f"{stream} has no contact"
+            raise LookupError(msg)
+        return self._sealer.open(_owner(stream), stream, "chat", contact.chat, str)
+
+    def _ref(self, message_id: str) -> IdempotencyKey:
+        messenger = self._messenger
+        return message_ref(self._fingerprint, messenger.name, messenger.channel, message_id)
+
+    async def _in_reader(self, work: Callable[..., R], *arguments: object) -> R:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, work, *arguments)
+
+
+def _event(log: LogReader, stream: StreamName, version: int) -> Recorded:
+    return log.read_stream(stream, after=Version(version - 1), up_to=Version(version))[0]
+
+
+def _owner(stream: StreamName) -> str:
+    return stream.partition("/")[2]

@@ -1,0 +1,52 @@
+"""The two kinds of aggregates of a bot's log, as the repository keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from app.aggregates.events import USER_EVENTS
+from app.aggregates.gateway import Gateway, GatewayState
+from app.aggregates.gateway_events import GATEWAY_EVENTS
+from app.aggregates.user import User
+from app.aggregates.user_state import BLANK, STATE_SHAPE, UserState, evolve, pack, unpack
+from app.conversation.repository import Triggered
+from eventstore.codec import Codec, Event
+from eventstore.types import Micros, StreamName, Version
+
+USER_CODEC = Codec(USER_EVENTS)
+GATEWAY_CODEC = Codec(GATEWAY_EVENTS)
+CODEC = Codec((*USER_EVENTS, *GATEWAY_EVENTS))
+"""Every event of a bot's log, for readers that follow all streams."""
+
+
+class _Users:
+    codec = USER_CODEC
+    shape = STATE_SHAPE
+
+    def blank(self, _stream: StreamName) -> UserState:
+        return BLANK
+
+    def evolve(
+        self, state: UserState, event: Event, version: Version, recorded_at: Micros
+    ) -> UserState:
+        return evolve(state, event, version, recorded_at)
+
+    def revive(
+        self, stream: StreamName, state: UserState, version: Version, *, read_only: bool
+    ) -> User:
+        return User(stream, state, version, read_only=read_only)
+
+    def collect(self, aggregate: User) -> Sequence[Triggered]:
+        return aggregate.collect_pairs()
+
+    def state_of(self, aggregate: User) -> UserState:
+        return aggregate.state
+
+    def pack(self, state: UserState) -> bytes:
+        return pack(state)
+
+    def unpack(self, state: bytes) -> UserState:
+        return unpack(state)
+
+
+USERS = _Users()

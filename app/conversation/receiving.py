@@ -1,0 +1,358 @@
+"""Facts in, events out: what a webhook says is sealed, decided and durable before it is answered.
+
+A fact seen before appends nothing: its idempotency key is in the log, across processes, restarts
+and restores. One fact that cannot be recorded becomes `WebhookItemRejected` and its neighbours are
+kept; only a log that cannot be written makes the whole delivery fail, to be delivered again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+import msgspec
+import structlog
+
+from app.aggregates.events import Content
+from app.aggregates.gateway import GATEWAY_STREAM, Gateway, GatewayState
+from app.aggregates.user import User
+from app.aggregates.user_state import UserState
+from app.conversation.crash import CrashPoints
+from app.conversation.facts import (
+    DeleteFact,
+    Delivery,
+    EditFact,
+    Fact,
+    MessageFact,
+    OtherFact,
+    Person,
+    PresenceFact,
+    RejectedFact,
+    StatusFact,
+)
+from app.conversation.repository import Repository
+from eventstore.errors import DuplicateKey, LogUnavailable, OutcomeUnknown
+from eventstore.group_commit import GroupCommit
+from eventstore.keyring import Handle, Keyring
+from eventstore.sealing import Sealer
+from eventstore.store import LogReader
+from eventstore.types import IdempotencyKey, StreamName
+
+_log = structlog.get_logger(__name__)
+_encode_json = msgspec.json.Encoder().encode
+
+BOT = "bot"
+TYPING = frozenset({"typing", "recording"})
+
+
+def user_stream(pseudonym: str) -> StreamName:
+    """Return the name of a person's stream."""
+    return StreamName(f"user/{pseudonym}")
+
+
+class Identities:
+    """Who is who, for the event loop: memory first, else the keyring's thread, many at once."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        """Register unknown people through one thread, one transaction for all who wait."""
+        self._keyring = keyring
+        self._group: GroupCommit[tuple[Handle, ...], str] = GroupCommit(
+            keyring.register, name="hilo-keyring"
+        )
+
+    async def pseudonym(self, person: Person) -> str:
+        """Return the person's pseudonym; on return it and a current key are durable."""
+        handles = handles_of(person)
+        known = self._keyring.cached(handles)
+        if known is not None and self._keyring.has_current_key(known):
+            return known
+        return await self._group.submit(handles)
+
+    def known(self, person: Person) -> str | None:
+        """Return the pseudonym if memory has it; never waits."""
+        return self._keyring.cached(handles_of(person))
+
+    def close(self) -> None:
+        """Stop the thread, after what waits."""
+        self._group.close()
+
+
+def handles_of(person: Person) -> tuple[Handle, ...]:
+    """Return the person's handles, the phone first. Raises `ValueError` if there is none."""
+    handles = tuple(
+        Handle(kind, value)
+        for kind, value in (("phone", person.phone), ("lid", person.lid))
+        if value
+    )
+    if not handles:
+        msg = "a person without phone and lid"
+        raise ValueError(msg)
+    return handles
+
+
+class Receiver:
+    """Records what one bot's gateway says. Belongs to one event loop."""
+
+    def __init__(  # noqa: PLR0913 - the composition root's parts
+        self,
+        *,
+        users: Repository[User, UserState],
+        gateway: Repository[Gateway, GatewayState],
+        identities: Identities,
+        keyring: Keyring,
+        sealer: Sealer,
+        log: LogReader,
+        readers: Executor,
+        crash: CrashPoints,
+        channel: str = "",
+    ) -> None:
+        """Take the parts; nothing is read or written before the first delivery.
+
+        `channel` is the bot's, as its messenger knows it: sent and received ids must agree.
+        """
+        self._channel = channel
+        self._users = users
+        self._gateway = gateway
+        self._identities = identities
+        self._fingerprint = keyring.fingerprint
+        self._sealer = sealer
+        self._log = log
+        self._readers = readers
+        self._crash = crash
+        self.counts: Counter[str] = Counter()
+        """Facts by outcome, for metrics: a bounded set of names."""
+
+    async def __call__(self, delivery: Delivery) -> None:
+        """Return when every fact is durable. Raises `LogUnavailable` if the log cannot be written.
+
+        After an error the gateway delivers the body again: what is recorded already is then a
+        duplicate.
+        """
+        facts = delivery.facts
+        if len(facts) == 1:
+            await self._take_one(delivery, facts[0])
+            return
+        results = await asyncio.gather(
+            *(self._take_one(delivery, fact) for fact in facts), return_exceptions=True
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _take_one(self, delivery: Delivery, fact: Fact) -> None:
+        try:
+            await self._take(delivery, fact)
+        except DuplicateKey:
+            self.counts["duplicate"] += 1
+        except (LogUnavailable, OutcomeUnknown):
+            raise
+        except Exception as error:  # noqa: BLE001 - one bad item must not hold up its neighbours
+            self.counts["rejected"] += 1
+            _log.exception("WEBHOOK_ITEM_REJECTED", kind=type(fact).__name__)
+            reason = f"{type(fact).__name__}: {type(error).__name__}"
+            await self._reject(reason, _encode_json(fact))
+
+    async def _take(self, delivery: Delivery, fact: Fact) -> None:
+        match fact:
+            case MessageFact():
+                await self._take_message(delivery, fact)
+            case PresenceFact():
+                await self._take_presence(fact)
+            case StatusFact():
+                await self._take_status(delivery, fact)
+            case EditFact():
+                await self._take_edit(delivery, fact)
+            case DeleteFact():
+                await self._take_delete(delivery, fact)
+            case OtherFact():
+                await self._take_other(delivery, fact)
+            case RejectedFact():
+                self.counts["rejected"] += 1
+                await self._reject(fact.reason, fact.raw)
+
+    # -- messages --------------------------------------------------------------------------------
+
+    async def _take_message(self, delivery: Delivery, fact: MessageFact) -> None:
+        ref = self._ref(delivery, fact.id)
+        pseudonym = await self._identities.pseudonym(fact.person)
+        stream = user_stream(pseudonym)
+        content = self._sealer.seal(pseudonym, stream, "content", _content(fact))
+        at = fact.at or None
+        now = self._log.now()
+
+        def record(user: User) -> None:
+            self._register(user, delivery, fact.chat_id, pseudonym)
+            if fact.origin == "person":
+                user.receive_message(
+                    ref=ref,
+                    kind=fact.kind,
+                    content=content,
+                    answerable=fact.answerable,
+                    at=at,
+                    now=now,
+                )
+            elif fact.origin == "human":
+                user.human_wrote(ref=ref, content=content, at=at, now=now)
+            else:
+                user.echo_observed(ref=ref, key=echo_key, content=content, at=at, now=now)
+
+        if fact.origin == "bot":
+            echo_key = self._fingerprint("echo", delivery.gateway, self._channel, fact.id)
+            await self._users.decide(stream, record, absent=(ref,))
+        else:
+            await self._users.decide(stream, record)
+        self.counts[f"message_{fact.origin}"] += 1
+        self._crash.reach("after_message_received")
+        if fact.origin == "person":
+            await self._apply_early_delete(stream, delivery, ref)
+
+    async def _apply_early_delete(
+        self, stream: StreamName, delivery: Delivery, ref: IdempotencyKey
+    ) -> None:
+        gateway = self._gateway.peek(GATEWAY_STREAM)
+        if gateway is None:
+            gateway = await self._gateway.look(GATEWAY_STREAM)
+        if not gateway.is_early(ref):
+            return
+        await self._delete(stream, delivery, ref)
+        await self._gateway.decide(GATEWAY_STREAM, lambda g: g.apply_early_delete(ref))
+
+    async def _take_edit(self, delivery: Delivery, fact: EditFact) -> None:
+        message = fact.message
+        ref = self._ref(delivery, fact.id)
+        pseudonym = await self._identities.pseudonym(message.person)
+        stream = user_stream(pseudonym)
+        content = self._sealer.seal(pseudonym, stream, "content", _content(message))
+        key = self._fingerprint(
+            "edit", delivery.gateway, self._channel, fact.id, message.text, message.kind
+        )
+        early = await self._find(ref) is None
+        now = self._log.now()
+
+        def record(user: User) -> None:
+            self._register(user, delivery, message.chat_id, pseudonym)
+            user.edit_message(
+                ref=ref, key=key, content=content, early=early, at=message.at or None, now=now
+            )
+
+        await self._users.decide(stream, record)
+        self.counts["edit"] += 1
+
+    async def _take_delete(self, delivery: Delivery, fact: DeleteFact) -> None:
+        for message_id in fact.ids:
+            ref = self._ref(delivery, message_id)
+            stream = await self._find(ref)
+            try:
+                if stream is not None:
+                    await self._delete(stream, delivery, ref)
+                else:
+                    await self._gateway.decide(
+                        GATEWAY_STREAM, lambda g, ref=ref: g.remember_early_delete(ref)
+                    )
+            except DuplicateKey:
+                self.counts["duplicate"] += 1
+            self.counts["delete"] += 1
+
+    async def _delete(self, stream: StreamName, delivery: Delivery, ref: IdempotencyKey) -> None:
+        key = self._fingerprint("deleted", delivery.gateway, self._channel, ref.hex())
+        now = self._log.now()
+        await self._users.decide(stream, lambda user: user.delete_message(ref=ref, key=key, now=now))
+
+    # -- statuses and presences -------------------------------------------------------------------
+
+    async def _take_status(self, delivery: Delivery, fact: StatusFact) -> None:
+        ref = self._ref(delivery, fact.id)
+        if fact.person is not None:
+            stream = user_stream(await self._identities.pseudonym(fact.person))
+        else:
+            found = await self._find(ref)
+            if found is None:
+                raw = _encode_json(fact)
+                await self._other("statuses.unknown_message", raw, None)
+                return
+            stream = found
+        key = self._fingerprint(
+            "status", delivery.gateway, self._channel, fact.id, fact.status
+        )
+        now = self._log.now()
+        await self._users.decide(
+            stream,
+            lambda user: user.status_changed(
+                ref=ref, key=key, status=fact.status, at=fact.at or None, now=now
+            ),
+        )
+        self.counts["status"] += 1
+
+    async def _take_presence(self, fact: PresenceFact) -> None:
+        self.counts["presence"] += 1
+        if fact.presence not in TYPING:
+            return
+        pseudonym = self._identities.known(fact.person)
+        if pseudonym is None:
+            return  # whoever waits for an answer has written to us and is in memory
+        now = self._log.now()
+        presence = "recording" if fact.presence == "recording" else "typing"
+        await self._users.decide(
+            user_stream(pseudonym), lambda user: user.observe_typing(presence=presence, now=now)
+        )
+
+    # -- what belongs to no single person ---------------------------------------------------------
+
+    async def _take_other(self, delivery: Delivery, fact: OtherFact) -> None:
+        key = (
+            self._fingerprint("other", delivery.gateway, self._channel, fact.kind, fact.id)
+            if fact.id
+            else None
+        )
+        await self._other(fact.kind, fact.raw, key)
+        self.counts["other"] += 1
+
+    async def _other(self, kind: str, raw: bytes, key: IdempotencyKey | None) -> None:
+        body = self._sealer.seal(BOT, GATEWAY_STREAM, "body", raw)
+        await self._gateway.decide(
+            GATEWAY_STREAM, lambda gateway: gateway.record_other(kind=kind, body=body, key=key)
+        )
+
+    async def _reject(self, reason: str, raw: bytes) -> None:
+        body = self._sealer.seal(BOT, GATEWAY_STREAM, "body", raw)
+        await self._gateway.decide(
+            GATEWAY_STREAM, lambda gateway: gateway.reject_item(reason=reason, body=body)
+        )
+
+    # -- small parts ------------------------------------------------------------------------------
+
+    def _ref(self, delivery: Delivery, message_id: str) -> IdempotencyKey:
+        return message_ref(self._fingerprint, delivery.gateway, self._channel, message_id)
+
+    def _register(self, user: User, delivery: Delivery, chat_id: str, pseudonym: str) -> None:
+        if not user.state.registered:
+            stream = user_stream(pseudonym)
+            chat = self._sealer.seal(pseudonym, stream, "chat", chat_id)
+            user.register(gateway=delivery.gateway, chat=chat, now=self._log.now())
+
+    async def _find(self, ref: IdempotencyKey) -> StreamName | None:
+        """Return the stream that holds a message, from the log itself."""
+        loop = asyncio.get_running_loop()
+        event = await loop.run_in_executor(self._readers, self._log.event_by_key, ref)
+        return None if event is None else event.stream
+
+
+def message_ref(
+    fingerprint: Callable[..., IdempotencyKey], gateway: str, channel: str, message_id: str
+) -> IdempotencyKey:
+    """Return what stands for a gateway's message id, received or sent, in the log."""
+    return fingerprint("message", gateway, channel, message_id)
+
+
+def _content(fact: MessageFact) -> Content:
+    return Content(
+        message_id=fact.id,
+        chat_id=fact.chat_id,
+        text=fact.text,
+        name=fact.name,
+        quoted_id=fact.quoted_id,
+        media=fact.media,
+        raw=fact.raw,
+    )

@@ -1,0 +1,355 @@
+"""Aggregates in memory: decided on the event loop, fast-forwarded, never trusted past a conflict.
+
+A decision is made on the state that includes events still on their way to the disk; it is
+answered when they, and its own, are durable. Each event is applied twice: provisionally with
+the time of the decision, and again with its `recorded_at` once it is committed, so that the
+cached state is exactly what a replay gives. When an append fails, everything that was decided
+after it fails its version check, and is decided again on what the log says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Executor
+from itertools import islice
+from typing import Generic, Protocol, TypeVar
+
+import structlog
+
+from eventstore.codec import Codec, Event
+from eventstore.errors import (
+    AppendRejected,
+    Conflict,
+    DuplicateKey,
+    EpochMismatch,
+    LogUnavailable,
+    UnknownEventType,
+)
+from eventstore.store import LogReader
+from eventstore.types import (
+    Append,
+    Appended,
+    Epoch,
+    IdempotencyKey,
+    Micros,
+    Recorded,
+    Snapshot,
+    StreamName,
+    Version,
+    new_append_id,
+)
+from eventstore.writer import Writer
+
+_log = structlog.get_logger(__name__)
+
+S = TypeVar("S")
+R = TypeVar("R")
+Triggered = tuple[Event, IdempotencyKey | None]
+
+SNAPSHOT_EVERY = 500
+READ_PAGE = 5000
+
+
+A = TypeVar("A")
+
+
+class Kind(Protocol[A, S]):
+    """One kind of aggregate: how its states begin, evolve, are kept and decided upon."""
+
+    codec: Codec
+    shape: bytes
+
+    def blank(self, stream: StreamName) -> S:
+        """Return the state before the first event."""
+
+    def evolve(self, state: S, event: Event, version: Version, recorded_at: Micros) -> S:
+        """Return the state after an event. Pure."""
+
+    def revive(
+        self, stream: StreamName, state: S, version: Version, *, read_only: bool
+    ) -> A:
+        """Return the aggregate that decides upon a state."""
+
+    def collect(self, aggregate: A) -> Sequence[Triggered]:
+        """Return and forget the events that the aggregate's decisions triggered."""
+
+    def state_of(self, aggregate: A) -> S:
+        """Return the aggregate's state, its triggered events included."""
+
+    def pack(self, state: S) -> bytes:
+        """Encode a state for a snapshot."""
+
+    def unpack(self, state: bytes) -> S:
+        """Decode a snapshot's state."""
+
+
+class _Cell(Generic[S]):
+    """One aggregate in memory: as committed, and as it will be."""
+
+    __slots__ = (
+        "committed", "epoch", "in_flight", "live", "live_version", "read_only",
+        "snapshot_version", "tail", "version",
+    )  # fmt: skip
+
+    def __init__(self, committed: S, version: Version, epoch: Epoch, snapshot: Version) -> None:
+        self.committed = committed
+        self.version = version
+        self.live = committed
+        self.live_version = version
+        self.epoch = epoch
+        self.snapshot_version = snapshot
+        self.in_flight = 0
+        self.tail: asyncio.Future[Appended] | None = None
+        self.read_only = False
+
+    def restarted(self) -> _Cell[S]:
+        """Return a cell that knows what is committed and nothing of what is in flight."""
+        cell = _Cell(self.committed, self.version, self.epoch, self.snapshot_version)
+        cell.read_only = self.read_only
+        return cell
+
+
+class Repository(Generic[A, S]):
+    """The aggregates of one kind in one log. Belongs to one event loop."""
+
+    def __init__(  # noqa: PLR0913 - the composition root's parts
+        self,
+        kind: Kind[A, S],
+        *,
+        log: LogReader,
+        writer: Writer,
+        readers: Executor,
+        capacity: int = 10_000,
+        snapshot_every: int = SNAPSHOT_EVERY,
+    ) -> None:
+        """Keep at most `capacity` aggregates, the least recently used going first."""
+        self._kind = kind
+        self._log = log
+        self._writer = writer
+        self._readers = readers
+        self._capacity = capacity
+        self._snapshot_every = snapshot_every
+        self._cells: OrderedDict[StreamName, _Cell[S]] = OrderedDict()
+        self._loading: dict[StreamName, asyncio.Task[_Cell[S]]] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self.on_commit: Callable[[StreamName, S], None] | None = None
+        """Called with the state after each commit of this process."""
+        self.hits = 0
+        self.misses = 0
+
+    def __len__(self) -> int:
+        """How many aggregates are in memory."""
+        return len(self._cells)
+
+    async def decide(
+        self,
+        stream: StreamName,
+        command: Callable[[A], R],
+        *,
+        absent: tuple[IdempotencyKey, ...] = (),
+    ) -> R:
+        """Run `command` on the aggregate and make what it decides durable; return its answer.
+
+        `command` may run several times, each time on a fresh aggregate, until its append meets
+        no conflict. An answer without events is given when all that it was based on is durable.
+        If one of the keys `absent` is in the log the append fails with `DuplicateKey`.
+        Raises `DuplicateKey`, `QueueFull`, `LogUnavailable`, `AppendRejected` from the log, and
+        whatever `command` raises (nothing is appended then).
+        """
+        while True:
+            cell = self._cells.get(stream)
+            if cell is None:
+                self.misses += 1
+                cell = await self._load(stream)
+            else:
+                self.hits += 1
+                self._cells.move_to_end(stream)
+            aggregate = self._kind.revive(
+                stream, cell.live, cell.live_version, read_only=cell.read_only
+            )
+            answer = command(aggregate)
+            triggered = self._kind.collect(aggregate)
+            try:
+                if triggered:
+                    live = self._kind.state_of(aggregate)
+                    await self._append(stream, cell, triggered, live, absent)
+                elif cell.tail is not None:
+                    await asyncio.shield(cell.tail)
+            except (Conflict, EpochMismatch):
+                await self._load(stream, base=cell)
+                continue
+            except Exception:
+                if triggered:
+                    raise
+                continue  # what we waited for failed: its own caller hears why, we look again
+            return answer
+
+    async def look(self, stream: StreamName) -> A:
+        """Return the aggregate as committed now in memory; decisions on it go nowhere."""
+        cell = self._cells.get(stream) or await self._load(stream)
+        return self._kind.revive(stream, cell.committed, cell.version, read_only=cell.read_only)
+
+    def peek(self, stream: StreamName) -> A | None:
+        """Return what `look` would, if it is in memory; never waits."""
+        cell = self._cells.get(stream)
+        if cell is None:
+            return None
+        return self._kind.revive(stream, cell.committed, cell.version, read_only=cell.read_only)
+
+    async def refresh(self, stream: StreamName) -> None:
+        """Fast-forward what is cached: another process may have appended."""
+        cell = self._cells.get(stream)
+        if cell is not None and cell.in_flight == 0:
+            self._drop(stream, cell)
+            await self._load(stream, base=cell)
+
+    async def close(self) -> None:
+        """Wait for the snapshots under way."""
+        if self._background:
+            await asyncio.gather(*self._background, return_exceptions=True)
+
+    async def _append(
+        self,
+        stream: StreamName,
+        cell: _Cell[S],
+        triggered: Sequence[Triggered],
+        live: S,
+        absent: tuple[IdempotencyKey, ...],
+    ) -> None:
+        encode = self._kind.codec.encode
+        append = Append(
+            stream,
+            Version(cell.live_version),
+            tuple([encode(event, key) for event, key in triggered]),
+            cell.epoch,
+            new_append_id(),
+            absent,
+        )
+        future = self._writer.submit(append)
+        cell.live = live
+        cell.live_version = Version(cell.live_version + len(triggered))
+        cell.in_flight += 1
+        cell.tail = future
+        try:
+            appended = await future
+        except (DuplicateKey, AppendRejected, LogUnavailable):
+            # Nothing was appended: what was decided after it will fail, and be decided again.
+            if self._cells.get(stream) is cell:
+                self._cells[stream] = cell.restarted()
+            raise
+        except BaseException:
+            # A conflict, or our caller went away: only the log knows where it stands.
+            self._drop(stream, cell)
+            raise
+        self._commit(stream, cell, triggered, appended, future)
+
+    def _commit(
+        self,
+        stream: StreamName,
+        cell: _Cell[S],
+        triggered: Sequence[Triggered],
+        appended: Appended,
+        future: asyncio.Future[Appended],
+    ) -> None:
+        evolve = self._kind.evolve
+        state = cell.committed
+        version = cell.version
+        for event, _ in triggered:
+            version = Version(version + 1)
+            state = evolve(state, event, version, appended.recorded_at)
+        cell.committed = state
+        cell.version = version
+        cell.in_flight -= 1
+        if cell.tail is future:
+            cell.tail = None
+            cell.live = state
+        if version != appended.version:  # an earlier answer was lost with its caller
+            self._drop(stream, cell)
+        elif not cell.read_only and version - cell.snapshot_version >= self._snapshot_every:
+            cell.snapshot_version = version
+            self._start(self._save_snapshot(stream, state, version, cell.epoch))
+        if self.on_commit is not None:
+            self.on_commit(stream, state)
+
+    def _drop(self, stream: StreamName, cell: _Cell[S]) -> None:
+        if self._cells.get(stream) is cell:
+            del self._cells[stream]
+
+    async def _load(self, stream: StreamName, base: _Cell[S] | None = None) -> _Cell[S]:
+        task = self._loading.get(stream)
+        if task is None:
+            task = asyncio.ensure_future(self._cold_load(stream, base))
+            self._loading[stream] = task
+            task.add_done_callback(lambda _: self._loading.pop(stream, None))
+        cell = await asyncio.shield(task)
+        kept = self._cells.setdefault(stream, cell)
+        self._cells.move_to_end(stream)
+        self._evict()
+        return kept
+
+    def _evict(self) -> None:
+        surplus = len(self._cells) - self._capacity
+        if surplus <= 0:
+            return
+        idle = (name for name, cell in self._cells.items() if cell.in_flight == 0)
+        for name in list(islice(idle, surplus)):
+            del self._cells[name]
+
+    async def _cold_load(self, stream: StreamName, base: _Cell[S] | None) -> _Cell[S]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, self._read, stream, base)
+
+    def _read(self, stream: StreamName, base: _Cell[S] | None) -> _Cell[S]:
+        """Replay the stream, on a reader thread: from `base`, a snapshot, or the beginning."""
+        epoch = self._log.head().epoch
+        if base is not None and base.epoch == epoch:
+            cell = base.restarted()
+        else:
+            cell = self._from_snapshot(stream, epoch)
+        while True:
+            events = self._log.read_stream(stream, after=cell.version, limit=READ_PAGE)
+            self._replay(cell, events)
+            if len(events) < READ_PAGE:
+                return cell
+
+    def _from_snapshot(self, stream: StreamName, epoch: Epoch) -> _Cell[S]:
+        snapshot = self._log.snapshot(stream)
+        if snapshot is None or snapshot.shape != self._kind.shape or snapshot.epoch != epoch:
+            return _Cell(self._kind.blank(stream), Version(0), epoch, Version(0))
+        state = self._kind.unpack(snapshot.state)
+        return _Cell(state, snapshot.version, epoch, snapshot.version)
+
+    def _replay(self, cell: _Cell[S], events: Sequence[Recorded]) -> None:
+        decode = self._kind.codec.decode
+        evolve = self._kind.evolve
+        state = cell.committed
+        for recorded in events:
+            try:
+                event = decode(recorded.type, recorded.state)
+            except UnknownEventType:
+                # A newer release wrote it: this one must not decide for this user any more.
+                cell.read_only = True
+                _log.warning("UNKNOWN_EVENT_TYPE", stream=recorded.stream, type=recorded.type)
+                continue
+            state = evolve(state, event, recorded.version, recorded.recorded_at)
+        if events:
+            cell.version = cell.live_version = events[-1].version
+        cell.committed = cell.live = state
+
+    async def _save_snapshot(
+        self, stream: StreamName, state: S, version: Version, epoch: Epoch
+    ) -> None:
+        packed = self._kind.pack(state)
+        await self._writer.save(Snapshot(stream, version, epoch, self._kind.shape, packed))
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.warning("SNAPSHOT_FAILED", error=type(task.exception()).__name__)

@@ -1,0 +1,198 @@
+"""Who waits for an answer: a to-do list derived from the log, and back in memory after a restart.
+
+The list is kept in memory as the set of streams with open work. Its checkpoint in `views.db` is a
+position and that set, in one transaction: a stream that is neither in the set nor mentioned after
+the position has nothing open. Without a checkpoint (views.db was deleted) every user is looked at
+once, in the background. A stale entry can only make a turn late, never early: the claim decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+
+import sqlite_utils
+import structlog
+
+from app.aggregates.user import User
+from app.aggregates.user_state import UserState
+from app.conversation.repository import Repository
+from eventstore.errors import CursorMismatch, EventStoreError
+from eventstore.store import LogReader
+from eventstore.subscription import Subscription
+from eventstore.types import Cursor, Epoch, Position, StreamName
+
+_log = structlog.get_logger(__name__)
+PREFIX = "user/"
+PAGE = 5000
+CHECKPOINT_SECONDS = 2.0
+FOLLOW_SECONDS = 0.25
+
+
+class TodoCheckpoint:
+    """The list's place on disk: one cursor and the streams that had open work there."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the tables in `views.db`."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA busy_timeout=10000")
+        self._connection = connection
+        database = sqlite_utils.Database(connection)
+        database["todo"].create({"stream": str}, pk="stream", if_not_exists=True)
+        database["todo_cursor"].create(
+            {"id": int, "epoch": int, "position": int, "leaf": bytes}, pk="id", if_not_exists=True
+        )
+
+    def load(self) -> tuple[Cursor | None, list[StreamName]]:
+        """Return the cursor, if there is one, and the open streams at it."""
+        row = self._connection.execute("SELECT epoch, position, leaf FROM todo_cursor").fetchone()
+        if row is None:
+            return None, []
+        streams = [StreamName(r[0]) for r in self._connection.execute("SELECT stream FROM todo")]
+        return Cursor(Epoch(row[0]), Position(row[1]), row[2]), streams
+
+    def save(self, cursor: Cursor, streams: set[StreamName]) -> None:
+        """Replace cursor and streams in one transaction: only what changed is written."""
+        execute = self._connection.execute
+        execute("BEGIN IMMEDIATE")
+        try:
+            before = {row[0] for row in execute("SELECT stream FROM todo")}
+            many = self._connection.executemany
+            many("DELETE FROM todo WHERE stream = ?", [(s,) for s in before - streams])
+            many("INSERT INTO todo VALUES (?)", [(s,) for s in streams - before])
+            execute(
+                "INSERT OR REPLACE INTO todo_cursor VALUES (1, ?, ?, ?)",
+                (cursor.epoch, cursor.position, cursor.leaf),
+            )
+            execute("COMMIT")
+        except BaseException:
+            execute("ROLLBACK")
+            raise
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+class TodoList:
+    """Follows the log and tells, for each stream it mentions, what the state now says."""
+
+    def __init__(
+        self,
+        *,
+        users: Repository[User, UserState],
+        log: LogReader,
+        readers: Executor,
+        checkpoint: TodoCheckpoint,
+        tell: Callable[[StreamName, UserState], bool],
+    ) -> None:
+        """`tell(stream, state)` arranges what is to be done and returns if anything is open."""
+        self._users = users
+        self._log = log
+        self._readers = readers
+        self._checkpoint = checkpoint
+        self._tell = tell
+        self._open: set[StreamName] = set()
+        self._subscription: Subscription | None = None
+        self._saved: tuple[int, int] = (-1, -1)
+        self._changed = False
+
+    def __len__(self) -> int:
+        """How many streams have open work."""
+        return len(self._open)
+
+    def streams(self) -> list[StreamName]:
+        """Return the streams with open work now."""
+        return list(self._open)
+
+    def changed(self, stream: StreamName, state: UserState) -> None:
+        """Look at a state that has just been committed by this process."""
+        was_open = stream in self._open
+        if self._tell(stream, state):
+            self._open.add(stream)
+        else:
+            self._open.discard(stream)
+        self._changed = self._changed or was_open != (stream in self._open)
+
+    async def start(self) -> None:
+        """Load the checkpoint and everything open at it. The rest is `follow`'s."""
+        cursor, streams = self._checkpoint.load()
+        if cursor is not None:
+            try:
+                self._log.verify_cursor(cursor)
+            except CursorMismatch as error:
+                _log.warning("TODO_REBUILT", reason=str(error))
+                cursor, streams = None, []
+        self._subscription = Subscription(self._log, after=cursor, page=PAGE)
+        for stream in streams:
+            await self._look(stream)
+
+    async def follow(self) -> None:
+        """Follow the log until cancelled, with a checkpoint every two seconds."""
+        loop = asyncio.get_running_loop()
+        next_save = loop.time() + CHECKPOINT_SECONDS
+        while True:
+            try:
+                busy = await self._step()
+                if loop.time() >= next_save:
+                    await self.save()
+                    next_save = loop.time() + CHECKPOINT_SECONDS
+            except CursorMismatch as error:
+                _log.warning("TODO_REBUILT", reason=str(error))
+                self._subscription = Subscription(self._log, page=PAGE)
+                busy = True
+            except (EventStoreError, sqlite3.Error) as error:
+                _log.warning("BD_THREAD_ERROR", operation="todo", error=type(error).__name__)
+                busy = False
+            if not busy:
+                await asyncio.sleep(FOLLOW_SECONDS)
+
+    async def save(self) -> None:
+        """Write the checkpoint, if anything changed since the last one."""
+        if self._subscription is None:
+            return
+        position = self._subscription.position
+        mark = (position, len(self._open))
+        if not self._changed and mark == self._saved:
+            return
+        self._changed = False
+        loop = asyncio.get_running_loop()
+        streams = set(self._open)
+        await loop.run_in_executor(self._readers, self._write, position, streams)
+        self._saved = mark
+
+    def _write(self, position: Position, streams: set[StreamName]) -> None:
+        self._checkpoint.save(self._log.cursor_at(position), streams)
+
+    async def _step(self) -> bool:
+        """Look at the streams that the next page of the log mentions; return if there was one."""
+        if self._subscription is None:
+            msg = "start() comes first"
+            raise RuntimeError(msg)
+        loop = asyncio.get_running_loop()
+        batch = await loop.run_in_executor(self._readers, self._subscription.poll)
+        if batch is None:
+            return False
+        newest: dict[StreamName, int] = {}
+        for event in batch.events:
+            if event.stream.startswith(PREFIX):
+                newest[event.stream] = event.version
+        for stream, version in newest.items():
+            await self._look(stream, version)
+        return True
+
+    async def _look(self, stream: StreamName, version: int = 0) -> None:
+        user = self._users.peek(stream)
+        if user is not None and user.version < version:
+            await self._users.refresh(stream)  # another process has appended
+            user = None
+        if user is None:
+            user = await self._users.look(stream)
+        self.changed(stream, user.state)
+

@@ -1,0 +1,476 @@
+"""One turn: claimed by an append, run once at the provider, its reply handed over.
+
+The claim is the only lock. Every later append decides again whether the run is still the one that
+holds the turn, so that a paused process that wakes up late finds out and stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import aclosing
+from typing import TypeVar
+
+import structlog
+
+from app.aggregates.events import Reply
+from app.aggregates.open_work import Run
+from app.aggregates.user import Claimed, User
+from app.aggregates.user_state import UserState
+from app.conversation.backoff import delay
+from app.conversation.breaker import Breaker
+from app.conversation.crash import CrashPoints
+from app.conversation.delivering import Delivering
+from app.conversation.nodes import Nodes
+from app.conversation.policy import SECOND, TurnPolicy, micros
+from app.conversation.ports import (
+    Answer,
+    ModelProvider,
+    ProviderError,
+    Refused,
+    ResponseGone,
+    Running,
+    Submitted,
+    ThreadBusy,
+    ThreadGone,
+    Unreachable,
+    Usage,
+)
+from app.conversation.repository import Repository
+from app.conversation.texts import read_texts, split_reply
+from eventstore.sealing import Sealer
+from eventstore.store import LogReader
+from eventstore.types import StreamName
+
+_log = structlog.get_logger(__name__)
+R = TypeVar("R")
+
+BREAKER_PATIENCE = 30 * SECOND
+"""A message that has waited so long is tried even while the provider seems to be down."""
+
+POLL_SECONDS = 1.0
+
+
+class Superseded(Exception):  # noqa: N818 - a fact, not a failure
+    """The run no longer holds the turn: somebody took over. Stop, and leave it to them."""
+
+
+class Turns:
+    """Does what is open on a stream: recovers a run, delivers a reply, takes a turn."""
+
+    def __init__(  # noqa: PLR0913 - the composition root's parts
+        self,
+        *,
+        users: Repository[User, UserState],
+        provider: ModelProvider,
+        delivering: Delivering,
+        log: LogReader,
+        readers: Executor,
+        sealer: Sealer,
+        nodes: Nodes,
+        policy: TurnPolicy,
+        crash: CrashPoints,
+        jitter: Callable[[], float],
+    ) -> None:
+        """Take the parts."""
+        self._users = users
+        self._provider = provider
+        self._delivering = delivering
+        self._log = log
+        self._readers = readers
+        self._sealer = sealer
+        self._nodes = nodes
+        self._policy = policy
+        self._crash = crash
+        self._jitter = jitter
+        self._background: set[asyncio.Task[None]] = set()
+        self.breaker = Breaker()
+
+    # -- what is to be done -----------------------------------------------------------------------
+
+    def due_at(self, state: UserState) -> int | None:
+        """Return when this node should visit the stream (µs); None: not of itself.
+
+        What other nodes hold, and what a process left behind, is `recovery`'s to notice.
+        """
+        delivery = state.delivery
+        if delivery is not None:
+            unowned = not delivery.node
+            if unowned or self._nodes.is_mine(delivery.node, delivery.incarnation):
+                return self._delivering.due_at(delivery)
+            return None
+        if state.run is not None:
+            return None
+        return User.due_at(state, self._policy.buffer)
+
+    def is_held(self, state: UserState) -> bool:
+        """Tell whether a living node other than this process is at work on the stream."""
+        holder = state.run or state.delivery
+        if holder is None or not holder.node:
+            return False
+        if self._nodes.is_mine(holder.node, holder.incarnation):
+            return False
+        return self._nodes.is_alive(holder.node, holder.incarnation)
+
+    async def work(self, stream: StreamName) -> None:
+        """Visit a stream: at most one run, and all of its delivery."""
+        state = (await self._users.look(stream)).state
+        if self.is_held(state):
+            return
+        if state.run is not None:
+            await self._recover(stream, state.run)
+        elif state.delivery is not None:
+            await self._delivering.finish(stream)
+        else:
+            await self._take(stream, state)
+
+    # -- a new turn -------------------------------------------------------------------------------
+
+    async def _take(self, stream: StreamName, state: UserState) -> None:
+        now = self._log.now()
+        waited = now - state.pending[0].at if state.pending else 0
+        if waited < BREAKER_PATIENCE and self.breaker.state == "open":
+            pause = self.breaker.allow(_monotonic())
+            if pause > 0:
+                await asyncio.sleep(pause)
+        self._crash.reach("before_run_started")
+        run = f"run_{os.urandom(12).hex()}"
+        nodes = self._nodes
+        claim = await self._users.decide(
+            stream,
+            lambda user: user.claim(
+                run=run,
+                node=nodes.node,
+                incarnation=nodes.incarnation,
+                now=self._log.now(),
+                policy=self._policy.buffer,
+            ),
+        )
+        if not isinstance(claim, Claimed):
+            return
+        self._crash.reach("after_run_started")
+        user = await self._users.look(stream)
+        if user.state.run is None or user.state.run.id != run:
+            return
+        self._show_typing(stream, user)
+        try:
+            await self._run(stream, user.state.run)
+        except Superseded:
+            _log.warning("RUN_SUPERSEDED", userId=_owner(stream), run=run)
+
+    async def _run(self, stream: StreamName, run: Run) -> None:
+        user = await self._users.look(stream)
+        waiting = tuple(p for p in user.state.pending if p.version <= run.up_to)
+        texts = await self._in_reader(read_texts, self._log, self._sealer, stream, waiting)
+        if not texts:  # everything was taken back since the claim
+            await self._cancel(stream, run, "superseded")
+            return
+        try:
+            answer = await self._ask_in_thread(stream, run, texts)
+        except ThreadBusy:
+            retry_at = self._log.now() + 5 * SECOND
+            await self._cancel(stream, run, "thread_busy", retry_at=retry_at)
+            return
+        except ProviderError as error:
+            self._judge(error)
+            await self._after_error(stream, run.id, error)
+            return
+        self.breaker.record(ok=True, now=_monotonic())
+        await self._finish(stream, run.id, answer)
+
+    async def _ask_in_thread(
+        self, stream: StreamName, run: Run, texts: tuple[str, ...]
+    ) -> Answer:
+        """Run in the user's conversation: renewed if old, replaced if gone, waited for if busy."""
+        deadline = self._log.now() + self._policy.busy
+        replaced = False
+        attempt = 0
+        while True:
+            thread = await self._thread(stream, run)
+            try:
+                return await self._ask(stream, run, thread, texts)
+            except ThreadGone:
+                if replaced:
+                    raise
+                replaced = True
+                await self._reset_thread(stream, run, thread, "gone")
+            except ThreadBusy:
+                attempt += 1
+                pause = delay(attempt, retry_after=None, jitter=self._jitter())
+                if self._log.now() + micros(pause) > deadline:
+                    raise
+                await asyncio.sleep(pause)
+
+    async def _thread(self, stream: StreamName, run: Run) -> str:
+        state = (await self._users.look(stream)).state
+        reason = "first_time"
+        if state.thread is not None:
+            if self._log.now() - state.thread.started_at <= self._policy.thread_age:
+                return state.thread.id
+            reason = "expired"
+            await self._reset_thread(stream, run, state.thread.id, reason)
+        elif state.last_reset is not None:
+            reason = state.last_reset
+        created = await self._provider.start_thread({"user": _owner(stream), "run": run.id})
+        self._crash.reach("after_thread_created")
+        await self._current(
+            stream,
+            lambda user: user.start_thread(
+                run=run.id, thread=created, reason=reason, now=self._log.now()
+            ),
+        )
+        self._crash.reach("after_thread_started")
+        return created
+
+    async def _reset_thread(
+        self, stream: StreamName, run: Run, thread: str, reason: str
+    ) -> None:
+        before = (await self._users.look(stream)).state.thread
+        lost = before.tokens if before is not None else 0
+        await self._current(
+            stream,
+            lambda user: user.reset_thread(
+                thread=thread, reason=reason, now=self._log.now()
+            ),
+        )
+        extra = {"tokensLost": lost} if lost else {}
+        _log.info(
+            "THREAD_TOKENS_RESET", userId=_owner(stream), resetReason=reason, **extra
+        )
+
+    async def _ask(
+        self, stream: StreamName, run: Run, thread: str, texts: tuple[str, ...]
+    ) -> Answer:
+        steps = self._provider.run(thread=thread, texts=texts, run=run.id, user=_owner(stream))
+        async with aclosing(steps):
+            async for step in steps:
+                if isinstance(step, Answer):
+                    return step
+                await self._submitted(stream, run, thread, step)
+        code = "no_answer"
+        raise Unreachable(code, billed=True)
+
+    async def _submitted(
+        self, stream: StreamName, run: Run, thread: str, step: Submitted
+    ) -> None:
+        self._crash.reach("before_run_submitted")
+        await self._current(
+            stream,
+            lambda user: user.run_submitted(
+                run=run.id, response=step.response, thread=thread, now=self._log.now()
+            ),
+        )
+        self._crash.reach("after_run_submitted")
+
+    # -- how a run ends ---------------------------------------------------------------------------
+
+    async def _finish(self, stream: StreamName, run: str, answer: Answer) -> None:
+        """Record an answer with its usage in one append, and deliver it."""
+        parts = split_reply(answer.text) if answer.status in {"completed", "incomplete"} else ()
+        if not parts:
+            code = answer.code or f"response_{answer.status}"
+            await self._fail(stream, run, code, usage=answer.usage, response=answer.response)
+            return
+        reply = self._sealer.seal(_owner(stream), stream, "reply", Reply(parts=parts))
+        self._crash.reach("before_run_completed")
+        await self._current(
+            stream,
+            lambda user: user.run_completed(
+                run=run,
+                response=answer.response,
+                reply=reply,
+                parts=len(parts),
+                usage=_tokens(answer.usage),
+                model=answer.model,
+                last_item=answer.last_item,
+                now=self._log.now(),
+            ),
+        )
+        self._crash.reach("after_run_completed")
+        await self._delivering.finish(stream, parts)
+
+    async def _after_error(self, stream: StreamName, run: str, error: ProviderError) -> None:
+        """An attempt failed. What may have been billed is looked up before anything is tried."""
+        state = (await self._users.look(stream)).state
+        current = state.run
+        if current is None or current.id != run:
+            raise Superseded
+        if error.billed:
+            if current.response is not None:
+                answer = await self._await_response(current.response)
+                if answer is not None:
+                    await self._finish(stream, run, answer)
+                    return
+            await self._trim(state)
+        retry_after = error.retry_after
+        await self._fail(
+            stream,
+            run,
+            error.code,
+            usage=None,
+            unknown=error.billed,
+            retry_after=retry_after,
+            final=isinstance(error, Refused),
+        )
+
+    async def _fail(  # noqa: PLR0913 - what a failed attempt leaves behind
+        self,
+        stream: StreamName,
+        run: str,
+        code: str,
+        *,
+        usage: Usage | None,
+        response: str | None = None,
+        unknown: bool = False,
+        retry_after: float | None = None,
+        final: bool = False,
+    ) -> None:
+        state = (await self._users.look(stream)).state
+        attempt = state.attempts + 1
+        final = final or attempt >= self._policy.attempts
+        wait = delay(attempt, retry_after=retry_after, jitter=self._jitter())
+        retry_at = None if final else self._log.now() + micros(wait)
+        apology = self._apology(stream) if final else None
+        await self._current(
+            stream,
+            lambda user: user.run_failed(
+                run=run,
+                code=code,
+                response=response,
+                usage=_tokens(usage),
+                usage_unknown=unknown or (response is not None and usage is None),
+                retry_at=retry_at,
+                apology=apology,
+                now=self._log.now(),
+            ),
+        )
+        level = _log.error if final else _log.warning
+        level("RUN_FAILED", userId=_owner(stream), run=run, code=code, attempt=attempt)
+        self._crash.reach("after_run_failed")
+        if final:
+            self._crash.reach("after_turn_parked")
+            await self._delivering.finish(stream)
+
+    async def _cancel(
+        self,
+        stream: StreamName,
+        run: Run,
+        reason: str,
+        *,
+        usage: Usage | None = None,
+        unknown: bool = False,
+        retry_at: int | None = None,
+    ) -> None:
+        apology = self._apology(stream)
+        await self._current(
+            stream,
+            lambda user: user.run_cancelled(
+                run=run.id,
+                reason=reason,
+                usage=_tokens(usage),
+                usage_unknown=unknown,
+                retry_at=retry_at,
+                most=self._policy.attempts,
+                apology=apology,
+                now=self._log.now(),
+            ),
+        )
+        _log.info("RUN_CANCELLED", userId=_owner(stream), run=run.id, reason=reason)
+
+    # -- recovery ---------------------------------------------------------------------------------
+
+    async def _recover(self, stream: StreamName, run: Run) -> None:
+        """Settle a run that a dead process left open: adopt its answer, or make it due again."""
+        _log.info("RUN_RECOVERED", userId=_owner(stream), run=run.id)
+        try:
+            self._crash.reach("during_recovery")
+            if run.response is None:
+                state = (await self._users.look(stream)).state
+                await self._trim(state)
+                await self._cancel(stream, run, "orphaned", unknown=True)
+                return
+            answer = await self._await_response(run.response)
+            if answer is None:
+                await self._trim((await self._users.look(stream)).state)
+                await self._cancel(stream, run, "orphaned", unknown=True)
+            elif answer.status == "cancelled":
+                unknown = answer.usage is None
+                await self._cancel(stream, run, "orphaned", usage=answer.usage, unknown=unknown)
+            else:
+                await self._finish(stream, run.id, answer)
+        except Superseded:
+            return
+        except ProviderError as error:
+            # Nobody can be asked now: the run stays open and the next look tries again.
+            self._judge(error)
+            _log.warning("RECOVERY_DEFERRED", userId=_owner(stream), code=error.code)
+
+    async def _await_response(self, response: str) -> Answer | None:
+        """Return what became of a response, cancelling one that takes too long; None: gone."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._policy.recovery_seconds
+        cancelled = False
+        while True:
+            try:
+                found = await self._provider.retrieve(response)
+            except ResponseGone:
+                return None
+            if not isinstance(found, Running):
+                return found
+            if loop.time() >= deadline:
+                if cancelled:
+                    return None
+                cancelled = True
+                await self._provider.cancel(response)
+                deadline = loop.time() + 10 * POLL_SECONDS
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _trim(self, state: UserState) -> None:
+        """Delete what a lost run may have left in the conversation after the last known item."""
+        thread = state.thread
+        if thread is None:
+            return
+        try:
+            extra = await self._provider.items_after(thread.id, thread.last_item)
+            for item in extra:
+                await self._provider.delete_item(thread.id, item)
+        except (ThreadGone, Refused):
+            return  # the next run notices, and starts a new conversation
+
+    # -- small parts ------------------------------------------------------------------------------
+
+    async def _current(self, stream: StreamName, command: Callable[[User], bool]) -> None:
+        """Make a decision of a run durable. Raises `Superseded` if the run lost its turn."""
+        if not await self._users.decide(stream, command):
+            raise Superseded
+
+    def _apology(self, stream: StreamName):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        reply = Reply(parts=(self._policy.apology,))
+        return self._sealer.seal(_owner(stream), stream, "reply", reply)
+
+    def _judge(self, error: ProviderError) -> None:
+        down = isinstance(error, Unreachable)
+        self.breaker.record(ok=not down, now=_monotonic())
+
+    def _show_typing(self, stream: StreamName, user: User) -> None:
+        task = asyncio.ensure_future(self._delivering.typing(stream, user))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _in_reader(self, work: Callable[..., R], *arguments: object) -> R:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, work, *arguments)
+
+
+def _tokens(usage: Usage | None) -> Usage | None:
+    return usage
+
+
+def _owner(stream: StreamName) -> str:
+    return stream.partition("/")[2]
+
+
+def _monotonic() -> float:
+    return asyncio.get_running_loop().time()

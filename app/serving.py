@@ -1,0 +1,227 @@
+"""`hilo serve`: one node, from its lock to its last answer.
+
+Without keys, simulators of OpenAI and Whapi are started beside it, over real HTTP, and it says so
+loudly. `DATA/serve.json` tells other processes where it listens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import msgspec
+import structlog
+import uvicorn
+import uvloop
+
+from app import logs
+from app.api.ingress import WebhookIngress, WebhookSecret
+from app.api.server import Readiness, create_app
+from app.bootstrap import RELEASE, Bot, open_bot, open_outside
+from app.lock import exclusive
+from app.settings import Settings
+from eventstore.errors import EventStoreError, LogUnavailable, StoreLocked
+
+_log = structlog.get_logger(__name__)
+CANNOT_REACH = 3
+OPENAI_URL = "https://api.openai.com/v1"
+WHAPI_URL = "https://gate.whapi.cloud"
+
+
+class World(msgspec.Struct, frozen=True):
+    """Where OpenAI and Whapi are reached, and which of them are simulated."""
+
+    openai_url: str
+    whapi_url: str
+    simulated: tuple[str, ...]
+
+
+class Address(msgspec.Struct, frozen=True):
+    """What `DATA/serve.json` holds."""
+
+    pid: int
+    url: str
+    openai: str
+    whapi: str
+    simulated: tuple[str, ...]
+
+
+def run(settings: Settings) -> int:
+    """Serve until a signal. Returns an exit code: 0 done, 3 could not start."""
+    logs.configure(settings.logs)
+    try:
+        with exclusive(settings.data / "serve.lock", f"the data directory {settings.data}"):
+            uvloop.run(_serve(settings))
+    except (StoreLocked, LogUnavailable, OSError, EventStoreError, ValueError) as error:
+        sys.stderr.write(f"hilo serve: {error}\n")
+        return CANNOT_REACH
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    if not settings.on_loopback and not settings.webhook_secret.get_secret_value():
+        msg = (
+            f"webhooks on {settings.host} need a shared secret: set HILO_WEBHOOK_SECRET and add it "
+            f"to the channel's webhook settings as the header {settings.webhook_header}"
+        )
+        raise ValueError(msg)
+    with simulators(settings) as world:
+        outside = open_outside(
+            settings, openai_url=world.openai_url, whapi_url=world.whapi_url
+        )
+        async with open_bot(settings, outside) as bot:
+            await _listen(settings, bot, world)
+
+
+async def _listen(settings: Settings, bot: Bot, world: World) -> None:
+    config = uvicorn.Config(
+        door(settings, bot),
+        host=settings.host,
+        port=settings.port,
+        loop="none",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=15,
+        backlog=2048,
+    )
+    server = uvicorn.Server(config)
+    announcing = asyncio.ensure_future(_announce(settings, server, world))
+    try:
+        await server.serve()
+    finally:
+        announcing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await announcing
+        with contextlib.suppress(FileNotFoundError):
+            (settings.data / "serve.json").unlink()
+
+
+def door(settings: Settings, bot: Bot) -> WebhookIngress:
+    """Return the ASGI application of one node: webhooks in front, everything else behind."""
+
+    def ready() -> Readiness:
+        try:
+            position = bot.log.head().position
+        except EventStoreError as error:
+            return Readiness(status="not ready", position=0, waiting=0, reason=str(error))
+        return Readiness(status="ready", position=position, waiting=bot.writer.waiting)
+
+    def take_for(channel: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        known = settings.channel
+        return bot.receiver if not known or channel in {"", known} else None
+
+    secret = settings.webhook_secret.get_secret_value()
+    return WebhookIngress(
+        create_app(release=RELEASE, ready=ready, numbers=bot.numbers),
+        take_for=take_for,
+        secret=WebhookSecret(settings.webhook_header, (secret,)) if secret else None,
+        loopback=settings.on_loopback,
+        max_body=settings.max_body,
+        count=bot.count_webhook,
+    )
+
+
+async def _announce(settings: Settings, server: uvicorn.Server, world: World) -> None:
+    while not server.started:
+        await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{host}:{port}"
+    address = Address(os.getpid(), url, world.openai_url, world.whapi_url, world.simulated)
+    await asyncio.get_running_loop().run_in_executor(
+        None, write_atomically, settings.data / "serve.json", msgspec.json.encode(address)
+    )
+    if "whapi" in world.simulated:
+        await _point_webhooks(settings, world.whapi_url, f"{url}/webhooks/whapi")
+    _greet(settings, address)
+
+
+async def _point_webhooks(settings: Settings, whapi_url: str, target: str) -> None:
+    secret = settings.webhook_secret.get_secret_value()
+    headers = {settings.webhook_header: secret} if secret else {}
+    async with httpx2.AsyncClient(base_url=whapi_url, timeout=10) as client:
+        answer = await client.post("/_sim/webhook", json={"url": target, "headers": headers})
+        answer.raise_for_status()
+
+
+def _greet(settings: Settings, address: Address) -> None:
+    lines = [
+        f"Hilo {RELEASE} serves bot {settings.bot!r} at {address.url}",
+        f"  webhooks  POST {address.url}/webhooks/whapi",
+        f"  health    {address.url}/healthz  {address.url}/readyz  {address.url}/metrics",
+        f"  log       {settings.bot_directory / 'log.db'}   technical log {settings.logs}",
+    ]
+    if address.simulated:
+        names = " and ".join({"openai": "OpenAI", "whapi": "Whapi"}[n] for n in address.simulated)
+        lines += [
+            "",
+            f"  !! SIMULATED: {names}. No real message is sent and no real answer is made.",
+            "  !! Set OPENAI_API_KEY and WHAPI_TOKEN to talk to the real ones.",
+            "  !! Try it: hilo chat",
+        ]
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a small file so that a reader sees the old one or the new one."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+@contextmanager
+def simulators(settings: Settings) -> Iterator[World]:
+    """Start the simulators that stand in, as child processes that die with this one."""
+    names = tuple(
+        name
+        for name, wanted in (
+            ("openai", settings.openai_simulated),
+            ("whapi", settings.whapi_simulated),
+        )
+        if wanted
+    )
+    openai_url = settings.openai_base_url or OPENAI_URL
+    whapi_url = settings.whapi_base_url or WHAPI_URL
+    if not names:
+        yield World(openai_url, whapi_url, ())
+        return
+    what = "all" if len(names) > 1 else names[0]
+    settings.data.mkdir(parents=True, exist_ok=True)
+    state = settings.data / "simulated.state"
+    child = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "app.simulators", what),
+            *("--exit-with-parent", "--state", str(state)),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for us; the child ends when our end of its stdin does
+    )
+    try:
+        line = child.stdout.readline() if child.stdout else b""
+        if not line:
+            msg = "the simulators did not start: see logs/technical.log"
+            raise LogUnavailable(msg)
+        urls = json.loads(line)
+        yield World(urls.get("openai", openai_url), urls.get("whapi", whapi_url), names)
+    finally:
+        if child.stdin:
+            child.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=5)
+        if child.poll() is None:
+            child.kill()
+
+
