@@ -9,14 +9,17 @@ aggregate start at any version; the database's own rules (append-only, no gap) h
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 from uuid import UUID
 
+# The library takes the one factory class that it finds in this module's namespace: its own must not
+# be in it by name.
+from eventsourcing import sqlite as library
 from eventsourcing.persistence import (
     ApplicationRecorder,
     Notification,
-    ProgrammingError,
     StoredEvent,
     Subscription,
 )
@@ -24,8 +27,8 @@ from eventsourcing.sqlite import (
     SQLiteAggregateRecorder,
     SQLiteApplicationRecorder,
     SQLiteCursor,
-    SQLiteFactory,
 )
+from eventsourcing.utils import Environment, EnvType
 
 from eventstore.sqlite import SQL, LogDatastore, system_clock
 from eventstore.types import new_append_id
@@ -54,7 +57,10 @@ class LogApplicationRecorder(SQLiteApplicationRecorder):
                 cursor.executescript("BEGIN IMMEDIATE;" + SQL["schema"] + "COMMIT;")
 
     def _insert_events(
-        self, c: SQLiteCursor, stored_events: Sequence[StoredEvent], **_: Any
+        self,
+        c: SQLiteCursor,
+        stored_events: Sequence[StoredEvent],
+        **_: Any,  # noqa: ANN401 - the library's signature
     ) -> Sequence[int]:
         """Append the events as one append. Raises `IntegrityError` if a version is taken."""
         if not stored_events:
@@ -91,7 +97,7 @@ class LogApplicationRecorder(SQLiteApplicationRecorder):
         if row is not None:
             return int(row["id"])
         c.sqlite_cursor.execute(SQL["insert_stream"], (name,))
-        return cast(int, c.lastrowid)
+        return cast("int", c.lastrowid)
 
     def select_events(
         self,
@@ -104,7 +110,8 @@ class LogApplicationRecorder(SQLiteApplicationRecorder):
     ) -> Sequence[StoredEvent]:
         """Return the events of one originator, by the library's contract."""
         query = (
-            "SELECT e.version, e.type, e.state FROM events e JOIN streams s ON s.id = e.stream_id "
+            "SELECT e.version, e.type, e.state "  # noqa: S608 - nothing of the caller's is in it
+            "FROM events e JOIN streams s ON s.id = e.stream_id "
             "WHERE s.name = ? AND e.version > ? AND e.version <= ? ORDER BY e.version "
             f"{'DESC' if desc else 'ASC'} LIMIT ?"
         )
@@ -134,7 +141,8 @@ class LogApplicationRecorder(SQLiteApplicationRecorder):
     ) -> Sequence[Notification]:
         """Return notifications by position, by the library's contract."""
         after = 0 if start is None else start - (1 if inclusive_of_start else 0)
-        query, extra = SQL["read_all"], ()
+        query = SQL["read_all"]
+        extra: tuple[str, ...] = ()
         if topics:
             query = SQL["read_types"].replace("/*types*/", ",".join("?" * len(topics)))
             extra = tuple(topics)
@@ -174,7 +182,7 @@ class LogSubscription(Subscription[ApplicationRecorder]):
         """Start after position `gt` (the beginning, if None)."""
         super().__init__(recorder=recorder, gt=gt, topics=topics)
         self._after = gt or 0
-        self._ready: list[Notification] = []
+        self._ready: deque[Notification] = deque()
         self._stopped = threading.Event()
 
     def stop(self) -> None:
@@ -184,48 +192,44 @@ class LogSubscription(Subscription[ApplicationRecorder]):
 
     def __next__(self) -> Notification:
         """Return the next notification, waiting for it. Raises `StopIteration` when stopped."""
-        while not self._ready:
-            if self._has_been_stopped or not self._has_been_entered:
-                self._refuse_unless_entered()
-                raise StopIteration
-            found = self._recorder.select_notifications(
-                self._after, _PAGE, topics=self._topics, inclusive_of_start=False
-            )
-            self._ready = list(reversed(found))
-            if not found:
+        while not self._ready and not self._has_been_stopped:
+            if not self._look():
                 self._stopped.wait(_POLL_SECONDS)
         if self._has_been_stopped:
             raise StopIteration
-        notification = self._ready.pop()
-        self._after = notification.id
-        return notification
+        return self._ready.popleft()
 
-    def _refuse_unless_entered(self) -> None:
-        if not self._has_been_entered:
-            msg = "enter the subscription's context manager before iterating"
-            raise ProgrammingError(msg)
+    def _look(self) -> bool:
+        """Fetch what is new. What the topics leave out is passed over once, not at every look."""
+        head = self._recorder.max_notification_id() or 0
+        if head <= self._after:
+            return False
+        found = self._recorder.select_notifications(
+            self._after, _PAGE, stop=head, topics=self._topics, inclusive_of_start=False
+        )
+        self._after = found[-1].id if len(found) == _PAGE else head
+        self._ready.extend(found)
+        return True
 
 
-class Factory(SQLiteFactory):
+class Factory(library.SQLiteFactory):
     """Builds the recorders; `SQLITE_DBNAME` is the log's `file:` URI or path."""
 
-    aggregate_recorder_class: ClassVar[type[SQLiteAggregateRecorder]] = LogAggregateRecorder
-    application_recorder_class: ClassVar[type[SQLiteApplicationRecorder]] = LogApplicationRecorder
+    aggregate_recorder_class = LogAggregateRecorder
+    application_recorder_class = LogApplicationRecorder
 
-    def __init__(self, env: Any) -> None:
+    def __init__(self, env: Environment | EnvType | None) -> None:
         """Take the library's environment; see `eventsourcing.sqlite.SQLiteFactory`."""
         super().__init__(env)
-        library = self.datastore
+        theirs = self.datastore
         self.datastore = LogDatastore(
-            library.pool.db_name,
-            lock_timeout=library.pool.lock_timeout,
-            single_row_tracking=library.single_row_tracking,
-            originator_id_type=library.originator_id_type,
+            theirs.pool.db_name,
+            lock_timeout=theirs.pool.lock_timeout,
+            single_row_tracking=theirs.single_row_tracking,
+            originator_id_type=theirs.originator_id_type,
         )
-        library.close()
+        theirs.close()
 
 
 def _name(originator_id: UUID | str) -> str:
     return originator_id.hex if isinstance(originator_id, UUID) else originator_id
-
-
