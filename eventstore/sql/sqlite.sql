@@ -7,7 +7,7 @@ CREATE TABLE IF NOT EXISTS head (
 );
 INSERT INTO head SELECT 1, 1, 0, 0 WHERE NOT EXISTS (SELECT 1 FROM head);
 CREATE TABLE IF NOT EXISTS streams (
-    id       INTEGER PRIMARY KEY,
+    id       INTEGER PRIMARY KEY CHECK (id > 0),
     name     TEXT    NOT NULL UNIQUE,
     version  INTEGER NOT NULL
 );
@@ -33,6 +33,7 @@ CREATE TRIGGER IF NOT EXISTS events_append_only BEFORE INSERT ON events BEGIN
 END;
 CREATE TRIGGER IF NOT EXISTS events_stream_head AFTER INSERT ON events BEGIN
     UPDATE streams SET version = new.version WHERE id = new.stream_id;
+    SELECT RAISE(ABORT, 'hilo: no such stream') WHERE changes() = 0;
 END;
 CREATE TRIGGER IF NOT EXISTS events_no_update BEFORE UPDATE ON events BEGIN
     SELECT RAISE(ABORT, 'hilo: the log is append-only: UPDATE refused');
@@ -44,8 +45,21 @@ CREATE TRIGGER IF NOT EXISTS head_only_forward BEFORE UPDATE ON head
 WHEN new.position < old.position OR new.epoch < old.epoch OR new.recorded_at < old.recorded_at BEGIN
     SELECT RAISE(ABORT, 'hilo: the head never moves back');
 END;
+CREATE TRIGGER IF NOT EXISTS head_no_other BEFORE INSERT ON head
+WHEN EXISTS (SELECT 1 FROM head) BEGIN
+    SELECT RAISE(ABORT, 'hilo: the head is one row and is not replaced');
+END;
 CREATE TRIGGER IF NOT EXISTS head_no_delete BEFORE DELETE ON head BEGIN
     SELECT RAISE(ABORT, 'hilo: the head row stays');
+END;
+CREATE TRIGGER IF NOT EXISTS streams_born_empty BEFORE INSERT ON streams
+WHEN new.version <> 0
+  OR EXISTS (SELECT 1 FROM streams WHERE id = new.id OR name = new.name) BEGIN
+    SELECT RAISE(ABORT, 'hilo: a stream is born once, with no events');
+END;
+CREATE TRIGGER IF NOT EXISTS streams_follow_events BEFORE UPDATE OF version ON streams
+WHEN new.version <> (SELECT max(version) FROM events WHERE stream_id = old.id) BEGIN
+    SELECT RAISE(ABORT, 'hilo: the head of a stream is its last event');
 END;
 CREATE TRIGGER IF NOT EXISTS streams_no_delete BEFORE DELETE ON streams BEGIN
     SELECT RAISE(ABORT, 'hilo: streams stay');
@@ -100,9 +114,11 @@ SELECT e.position, s.name, e.version, e.type, e.recorded_at, e.key, e.append_id,
  WHERE e.position > ? AND e.position <= ? AND e.type IN (/*types*/) ORDER BY e.position LIMIT ?;
 
 -- last_of_append: The last position of the append that an event belongs to.
-SELECT max(position) FROM events
- WHERE position >= ?1 AND position < ?1 + 1000
-   AND append_id = (SELECT append_id FROM events WHERE position = ?1);
+SELECT coalesce(
+    (SELECT position - 1 FROM events
+      WHERE position > ?1 AND append_id <> (SELECT append_id FROM events WHERE position = ?1)
+      ORDER BY position LIMIT 1),
+    (SELECT max(position) FROM events));
 
 -- read_position: One event by its position.
 SELECT e.position, s.name, e.version, e.type, e.recorded_at, e.key, e.append_id, e.state
@@ -127,11 +143,13 @@ SELECT n.version, n.epoch, n.shape, n.state
   FROM snapshots n JOIN streams s ON s.id = n.stream_id
  WHERE s.name = ? AND n.epoch = (SELECT epoch FROM head) AND n.version <= s.version;
 
--- upsert_snapshot: Keep the newest snapshot of a stream.
+-- upsert_snapshot: Keep the newest snapshot of a stream that fits the log.
 INSERT INTO snapshots (stream_id, version, epoch, shape, state)
-SELECT id, ?2, ?3, ?4, ?5 FROM streams WHERE name = ?1
+SELECT id, ?2, ?3, ?4, ?5 FROM streams
+ WHERE name = ?1 AND ?2 <= version AND ?3 = (SELECT epoch FROM head)
     ON CONFLICT (stream_id) DO UPDATE SET version = excluded.version, epoch = excluded.epoch,
-       shape = excluded.shape, state = excluded.state;
+       shape = excluded.shape, state = excluded.state
+ WHERE excluded.version >= snapshots.version OR excluded.epoch <> snapshots.epoch;
 
 -- upsert_node: A node says that it lives.
 INSERT INTO nodes (node, incarnation, release, started_at, beat_at) VALUES (?, ?, ?, ?, ?)
