@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from eventsourcing.persistence import InterfaceError
+from eventsourcing.persistence import ConnectionPoolClosedError, InterfaceError, PersistenceError
 from eventsourcing.sqlite import SQLiteConnection, SQLiteConnectionPool, SQLiteDatastore
 
 from eventstore import sql
@@ -57,10 +57,13 @@ from eventstore.types import (
 
 SQL: Final = sql.load("sqlite.sql")
 _COLUMNS = 8
+_ID_BYTES = 16
 _ROWS_PER_INSERT = 128
 _KEYS_PER_SELECT = 500
 _STREAM_CACHE = 20_000
 _BUSY_SECONDS = 10
+_BEFORE_POSITIONS: Final = Position(0)
+_BEFORE_VERSIONS: Final = Version(0)
 _END: Final = Position(2**63 - 1)
 
 Row = tuple[int, int, int, str, int, bytes | None, bytes, bytes]
@@ -106,7 +109,7 @@ class LogConnectionPool(SQLiteConnectionPool):
 class LogDatastore(SQLiteDatastore):
     """The library's datastore over `LogConnectionPool`."""
 
-    def __init__(self, db_name: str, **options: Any) -> None:
+    def __init__(self, db_name: str, **options: Any) -> None:  # noqa: ANN401 - the library's signature
         """Take the library's options unchanged."""
         super().__init__(db_name, **options)
         self.pool.close()
@@ -141,9 +144,7 @@ class SQLiteLog:
     `server` says that this process owns the file's WAL and checkpoints it.
     """
 
-    def __init__(
-        self, path: Path, *, clock: Clock = system_clock, server: bool = False
-    ) -> None:
+    def __init__(self, path: Path, *, clock: Clock = system_clock, server: bool = False) -> None:
         """Open or create the log. Raises `LogUnavailable` if the file cannot be used."""
         self.path = path
         self._clock = clock
@@ -157,7 +158,7 @@ class SQLiteLog:
                 self._writer.execute("PRAGMA wal_autocheckpoint=4000")
             if not self._has_schema():
                 self._writer.executescript("BEGIN IMMEDIATE;" + SQL["schema"] + "COMMIT;")
-        except (sqlite3.Error, EventStoreError) as error:
+        except (sqlite3.Error, PersistenceError) as error:
             msg = f"cannot open the log at {path}: {error}"
             raise LogUnavailable(msg) from error
         self._watch_lock = threading.Lock()
@@ -189,6 +190,9 @@ class SQLiteLog:
                     return self._commit(appends, snapshots, beats, check_keys=True)
             except sqlite3.Error as error:
                 return self._settle(appends, error)
+            except BaseException:
+                self._abandon()
+                raise
 
     def _commit(
         self,
@@ -202,7 +206,7 @@ class SQLiteLog:
         execute("BEGIN IMMEDIATE")
         known = self._head
         if known is None:
-            known = self._refresh_head()
+            known = self._head = self._refresh_head()
         plan = self._plan(appends, known, check_keys=check_keys)
         if plan.rows:
             moved = execute(
@@ -224,6 +228,8 @@ class SQLiteLog:
             execute(SQL["upsert_node"], (b.node, b.incarnation, b.release, b.started_at, now))
         execute("COMMIT")
         self._head = Head(known.epoch, Position(plan.position), Micros(plan.recorded_at))
+        if len(self._streams) > _STREAM_CACHE:  # never within a plan: it holds versions to come
+            self._streams.clear()
         return plan.answers
 
     def _refresh_head(self) -> Head:
@@ -248,7 +254,7 @@ class SQLiteLog:
                 position += 1
                 version += 1
                 key = event.key
-                if key is not None and check_keys:
+                if key is not None:
                     taken.add(key)
                 plan.rows.append(
                     (
@@ -281,22 +287,15 @@ class SQLiteLog:
     ) -> EventStoreError | None:
         if append.epoch != epoch:
             return EpochMismatch(append.epoch, epoch)
-        if not 0 < len(append.events) <= MAX_EVENTS_PER_APPEND:
-            return AppendRejected(
-                f"an append holds 1 to {MAX_EVENTS_PER_APPEND} events, not {len(append.events)}"
-            )
-        if not append.stream or len(append.append_id) != 16:  # noqa: PLR2004 - bytes of an id
-            return AppendRejected("an append names its stream and has an id of 16 bytes")
+        fault = _fault(append)
+        if fault is not None:
+            return AppendRejected(fault)
         version = Version(self._stream(append.stream)[1])
         if version != append.expected:
             return Conflict(append.stream, append.expected, version)
         for event in append.events:
             if event.key is not None and event.key in taken:
                 return DuplicateKey(event.key)
-            if len(event.state) > MAX_STATE_BYTES:
-                return AppendRejected(
-                    f"a state of {len(event.state)} bytes is over the limit of {MAX_STATE_BYTES}"
-                )
         for key in append.absent:
             if key in taken:
                 return DuplicateKey(key)
@@ -324,8 +323,6 @@ class SQLiteLog:
             if not create:
                 return 0, 0
             row = (self._writer.execute(SQL["insert_stream"], (name,)).lastrowid, 0)
-        if len(self._streams) >= _STREAM_CACHE:
-            self._streams.clear()
         self._streams[name] = row
         return row[0], row[1]
 
@@ -339,8 +336,8 @@ class SQLiteLog:
     ) -> list[Appended | EventStoreError]:
         """After a failed transaction: what is in the log is done, the rest was not appended."""
         before = self._head
-        self._abandon()
         try:
+            self._abandon()
             head = self._refresh_head()
             since = before.position if before else max(0, head.position - 100_000)
             found = {
@@ -348,9 +345,14 @@ class SQLiteLog:
                 for row in self._writer.execute(SQL["select_append_ids"], (since,))
             }
         except sqlite3.Error as again:
+            self._forget()
             unknown = OutcomeUnknown(f"COMMIT failed ({error}) and the log cannot be read: {again}")
+            if not appends:
+                raise unknown from error
             return [unknown] * len(appends)
-        unavailable = LogUnavailable(f"the log could not be written ({error}): nothing was appended")
+        unavailable = LogUnavailable(f"cannot write the log ({error}): nothing was appended")
+        if not appends:
+            raise unavailable from error
         return [found.get(append.append_id, unavailable) for append in appends]
 
     def _abandon(self) -> None:
@@ -374,7 +376,7 @@ class SQLiteLog:
                     yield cursor
                 finally:
                     cursor.close()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, PersistenceError, ConnectionPoolClosedError) as error:
             msg = f"the log at {self.path} cannot be read: {error}"
             raise LogUnavailable(msg) from error
 
@@ -397,7 +399,7 @@ class SQLiteLog:
         self,
         stream: StreamName,
         *,
-        after: Version = Version(0),
+        after: Version = _BEFORE_VERSIONS,
         up_to: Version | None = None,
         limit: int | None = None,
     ) -> list[Recorded]:
@@ -412,19 +414,20 @@ class SQLiteLog:
     def read(
         self,
         *,
-        after: Position = Position(0),
+        after: Position = _BEFORE_POSITIONS,
         up_to: Position | None = None,
         limit: int = 1000,
         types: Sequence[str] | None = None,
     ) -> list[Recorded]:
         """Return about `limit` events, oldest first; a page never splits an append."""
         with self._read() as cursor:
-            return [Recorded(*row) for row in self._page(cursor, after, up_to, limit, types)]
+            rows: list[Any] = self._page(cursor, after, up_to, limit, types)
+        return [Recorded(*row) for row in rows]
 
     def read_rows(
         self,
         *,
-        after: Position = Position(0),
+        after: Position = _BEFORE_POSITIONS,
         up_to: Position | None = None,
         limit: int = 1000,
         types: Sequence[str] | None = None,
@@ -442,12 +445,13 @@ class SQLiteLog:
         types: Sequence[str] | None,
     ) -> list[tuple[int, str, int, str, int, bytes | None, bytes, bytes]]:
         end: int = _END if up_to is None else up_to
-        query, extra = SQL["read_all"], ()
+        query = SQL["read_all"]
+        extra: tuple[str, ...] = ()
         if types is not None:
             query = SQL["read_types"].replace("/*types*/", ",".join("?" * len(types)))
             extra = tuple(types)
         rows = cursor.execute(query, (after, end, *extra, limit)).fetchall()
-        if len(rows) == limit:
+        if rows and len(rows) == limit:
             last = cursor.execute(SQL["last_of_append"], (rows[-1][0],)).fetchone()[0]
             if last > rows[-1][0]:
                 rest = (rows[-1][0], min(last, end), *extra, -1)
@@ -533,7 +537,11 @@ class SQLiteLog:
     def change_counter(self) -> int:
         """Return a number that changes when another connection or process has committed."""
         with self._watch_lock:
-            return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
+            try:
+                return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
+            except sqlite3.Error as error:
+                msg = f"the log at {self.path} cannot be read: {error}"
+                raise LogUnavailable(msg) from error
 
     def close(self) -> None:
         """Close every connection. Idempotent."""
@@ -543,6 +551,34 @@ class SQLiteLog:
         self.datastore.close()
 
 
+def _fault(append: Append) -> str | None:
+    """Say what is wrong with the append itself, whatever the log holds."""
+    if not 0 < len(append.events) <= MAX_EVENTS_PER_APPEND:
+        return f"an append holds 1 to {MAX_EVENTS_PER_APPEND} events, not {len(append.events)}"
+    if len(append.append_id) != _ID_BYTES or not _is_name(append.stream):
+        return f"an append names its stream and has an id of {_ID_BYTES} bytes"
+    keys = 0
+    for event in append.events:
+        if len(event.state) > MAX_STATE_BYTES:
+            return f"a state of {len(event.state)} bytes is over the limit of {MAX_STATE_BYTES}"
+        if not _is_name(event.type):
+            return "an event has a type"
+        keys += event.key is not None
+    if keys > 1 and len({event.key for event in append.events} - {None}) < keys:
+        return "two events of one append have the same key"
+    return None
+
+
+def _is_name(text: str) -> bool:
+    if text.isascii():
+        return text != ""
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can carry and no database can
+        return False
+    return True
+
+
 _insert_statements: dict[int, str] = {}
 
 
@@ -550,7 +586,7 @@ def _insert_statement(rows: int) -> str:
     statement = _insert_statements.get(rows)
     if statement is None:
         one = "(" + ",".join("?" * _COLUMNS) + ")"
-        statement = "INSERT INTO events VALUES " + ",".join([one] * rows)
+        statement = "INSERT INTO events VALUES " + ",".join([one] * rows)  # noqa: S608 - marks only
         _insert_statements[rows] = statement
     return statement
 
