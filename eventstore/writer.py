@@ -7,14 +7,16 @@ duplicate key fails it alone, a full queue (`QueueFull`) or an unwritable log
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
-from eventstore.errors import EventStoreError
+from eventstore.errors import EventStoreError, LogUnavailable, OutcomeUnknown
 from eventstore.group_commit import GroupCommit
 from eventstore.store import Beat, LogStore
 from eventstore.types import Append, Appended, Position, Snapshot
 
 Listener = Callable[[Position], None]
+_logger = logging.getLogger(__name__)
 _Request = Append | Snapshot | Beat
 
 
@@ -67,12 +69,19 @@ class Writer:
         done = self._store.append_batch(appends, snapshots, beats)
         last = max((a.last_position for a in done if isinstance(a, Appended)), default=0)
         if last:
-            for listener in self._listeners:
-                listener(Position(last))
+            self._tell(Position(last))
         if len(appends) == len(requests):
             return list(done)
         answers = iter(done)
-        return [next(answers) if isinstance(r, Append) else None for r in requests]
+        lost = next((a for a in done if isinstance(a, LogUnavailable | OutcomeUnknown)), None)
+        return [next(answers) if isinstance(r, Append) else lost for r in requests]
+
+    def _tell(self, last: Position) -> None:
+        for listener in self._listeners:
+            try:
+                listener(last)
+            except Exception:  # what is durable must not look failed because of a listener
+                _logger.exception("a listener of the log failed at position %d", last)
 
 
 def _appended(answer: Appended | None) -> Appended:
