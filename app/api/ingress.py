@@ -94,7 +94,6 @@ _UNAVAILABLE = Problem(
     status=503,
     detail="Nothing of this webhook is acknowledged. Deliver it again after Retry-After seconds.",
 )
-_CLOSE = (b"connection", b"close")  # what is left of the body is not worth reading
 _OK_HEADERS = [
     ((b"content-type", b"application/json"), (b"content-length", str(length).encode()))
     for length in range(32)
@@ -102,7 +101,11 @@ _OK_HEADERS = [
 
 
 class _Refused(Exception):
-    """The webhook is answered with a problem. Never leaves this room."""
+    """The webhook is answered with a problem. Never leaves this room.
+
+    What is left of the body is discarded by the server. Without `connection: close`: closing with
+    unread bytes resets the connection, and the sender would not see the answer.
+    """
 
     def __init__(self, problem: Problem, *headers: tuple[bytes, bytes]) -> None:
         self.problem = problem
@@ -180,12 +183,12 @@ class WebhookIngress:
         event, method = (None, None) if path == _WHAPI else _named(path)
         if verb not in _METHODS:
             allow = (b"allow", b"POST, PUT, PATCH, DELETE")
-            raise _Refused(_WRONG_METHOD, allow, _CLOSE)
+            raise _Refused(_WRONG_METHOD, allow)
         authentic, length = self._headers(scope)
         if not authentic:
-            raise _Refused(_UNAUTHENTIC, _CLOSE)
+            raise _Refused(_UNAUTHENTIC)
         if length > self._max_body:
-            raise _Refused(_TOO_LARGE, _CLOSE)
+            raise _Refused(_TOO_LARGE)
         return event, method or verb
 
     def _headers(self, scope: Scope) -> tuple[bool, int]:
@@ -213,7 +216,7 @@ class WebhookIngress:
         if message.get("more_body", False):
             return await self._long_body(body, receive)
         if len(body) > self._max_body:
-            raise _Refused(_TOO_LARGE, _CLOSE)
+            raise _Refused(_TOO_LARGE)
         return body
 
     async def _long_body(self, first: bytes, receive: Receive) -> bytes | None:
@@ -227,7 +230,7 @@ class WebhookIngress:
                 return None
             body += message.get("body", b"")
             more = message.get("more_body", False)
-        raise _Refused(_TOO_LARGE, _CLOSE)
+        raise _Refused(_TOO_LARGE)
 
     async def _take(self, body: bytes, event: str | None, method: str) -> int:
         """Hand the facts to the channel's bot; return how many are durable. Raises `_Refused`."""
@@ -256,7 +259,7 @@ def _named(path: str) -> tuple[str | None, str | None]:
     """Return event and method of `/webhooks/whapi/{event}/{method}`; raises `_Refused`."""
     gateway, *named = [part for part in path.split("/") if part][1:] or [""]
     if gateway != "whapi" or len(named) > len(("event", "method")):
-        raise _Refused(_NO_SUCH_WEBHOOK, _CLOSE)
+        raise _Refused(_NO_SUCH_WEBHOOK)
     return named[0] if named else None, named[1] if len(named) > 1 else None
 
 
