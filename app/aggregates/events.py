@@ -28,6 +28,10 @@ ResetReason = Literal[
     "manual",
     "restored",
 ]
+CancelReason = Literal["orphaned", "thread_busy", "superseded", "operator"]
+ParkReason = Literal["failed", "orphaned"]
+Presence = Literal["typing", "recording"]
+Adopted = Literal["", "echo", "status", "list"]
 DeliveryStatus = Literal["pending", "sent", "delivered", "read", "played", "failed", "deleted"]
 
 
@@ -75,20 +79,20 @@ class SentMessage(msgspec.Struct, frozen=True):
     message_id: str = field(name="i")
 
 
-class UserRegistered(Event):
+class UserRegistered(Event, frozen=True):
     """The first message, status or presence of a person we did not know."""
 
     gateway: str = field(name="gw")
     chat: Sealed[str] = field(name="ch")
 
 
-class ProfileUpdated(Event):
+class ProfileUpdated(Event, frozen=True):
     """Name or labels changed at the gateway."""
 
     profile: Sealed[Profile] = field(name="p")
 
 
-class MessageReceived(Event):
+class MessageReceived(Event, frozen=True):
     """A person wrote to the bot. Key: HMAC(gateway, channel, message id)."""
 
     ref: bytes = field(name="r")
@@ -98,7 +102,7 @@ class MessageReceived(Event):
     """False for what is recorded and never answered: system noise, reactions, votes."""
 
 
-class MessageEdited(Event):
+class MessageEdited(Event, frozen=True):
     """A person changed a message. Key: HMAC(id, its new state)."""
 
     ref: bytes = field(name="r")
@@ -107,48 +111,48 @@ class MessageEdited(Event):
     """True if the message itself had not arrived yet."""
 
 
-class MessageDeleted(Event):
+class MessageDeleted(Event, frozen=True):
     """A person took a message back. Key: HMAC(id, "deleted")."""
 
     ref: bytes = field(name="r")
     early: bool = field(name="e", default=False)
 
 
-class TypingObserved(Event):
+class TypingObserved(Event, frozen=True):
     """A person is typing or recording while a message waits; at most one every 3 s."""
 
-    presence: Literal["typing", "recording"] = field(name="p", default="typing")
+    presence: Presence = field(name="p", default="typing")
 
 
-class HumanMessageSent(Event):
+class HumanMessageSent(Event, frozen=True):
     """A human agent wrote from the phone or the web (`from_me`, not our send). Never answered."""
 
     ref: bytes = field(name="r")
     content: Sealed[Content] = field(name="c")
 
 
-class MessageEchoed(Event):
+class MessageEchoed(Event, frozen=True):
     """The gateway showed one of the bot's own sends. Key: HMAC("echo", id)."""
 
     ref: bytes = field(name="r")
     content: Sealed[Content] = field(name="c")
 
 
-class MessageStatusChanged(Event):
+class MessageStatusChanged(Event, frozen=True):
     """A sent message is on its way. Key: HMAC(id, status). Order is not guaranteed."""
 
     ref: bytes = field(name="r")
     status: str = field(name="s")
 
 
-class ThreadStarted(Event):
+class ThreadStarted(Event, frozen=True):
     """A conversation was created at OpenAI; the token count starts at 0."""
 
     thread: str = field(name="t")
     reason: ResetReason = field(name="y")
 
 
-class ThreadReset(Event):
+class ThreadReset(Event, frozen=True):
     """The conversation was left, or its count set to 0. `left_behind` tokens were counted on it."""
 
     thread: str | None = field(name="t")
@@ -156,7 +160,7 @@ class ThreadReset(Event):
     left_behind: int = field(name="l", default=0)
 
 
-class RunStarted(Event):
+class RunStarted(Event, frozen=True):
     """A turn is claimed: the only lock there is. `cor` is the run."""
 
     run: str = field(name="u")
@@ -168,14 +172,16 @@ class RunStarted(Event):
     """Stream version of the last message that this run answers."""
 
 
-class RunSubmitted(Event):
+class RunSubmitted(Event, frozen=True):
     """OpenAI accepted the run and named its response."""
 
     run: str = field(name="u")
     response: str = field(name="x")
+    thread: str | None = field(name="t", default=None)
+    """The conversation that the response is written to."""
 
 
-class RunCompleted(Event):
+class RunCompleted(Event, frozen=True):
     """The answer is here; in the same append as its `TokensIncremented`."""
 
     run: str = field(name="u")
@@ -186,7 +192,7 @@ class RunCompleted(Event):
     """Id of the conversation's newest item: what recovery trims back to."""
 
 
-class RunFailed(Event):
+class RunFailed(Event, frozen=True):
     """One attempt failed. The turn is due again at `retry_at` (µs), or ends with `TurnParked`."""
 
     run: str = field(name="u")
@@ -195,14 +201,18 @@ class RunFailed(Event):
     response: str | None = field(name="x", default=None)
 
 
-class RunCancelled(Event):
-    """The run ended without an answer; its turn is due again."""
+class RunCancelled(Event, frozen=True):
+    """The run ended without an answer; its turn is due again, not before `retry_at` (µs).
+
+    An orphaned run counts as an attempt of its turn; the other reasons do not.
+    """
 
     run: str = field(name="u")
-    reason: Literal["orphaned", "thread_busy", "superseded", "operator"] = field(name="y")
+    reason: CancelReason = field(name="y")
+    retry_at: int | None = field(name="ra", default=None)
 
 
-class TokensIncremented(Event):
+class TokensIncremented(Event, frozen=True):
     """OpenAI reported usage for a run. Counts only if `thread` is still current."""
 
     thread: str = field(name="t")
@@ -215,14 +225,14 @@ class TokensIncremented(Event):
     model: str = field(name="m", default="")
 
 
-class UsageUnknown(Event):
+class UsageUnknown(Event, frozen=True):
     """A run may have been billed and nobody can be asked how much."""
 
     run: str = field(name="u")
     thread: str | None = field(name="t", default=None)
 
 
-class DeliveryStarted(Event):
+class DeliveryStarted(Event, frozen=True):
     """Part `part` (from 0) of a reply is about to be handed to the gateway.
 
     `deadline` (µs) is when the send has surely been given up: a successor waits for it.
@@ -234,18 +244,18 @@ class DeliveryStarted(Event):
     attempt: int = field(name="a", default=1)
 
 
-class MessageSent(Event):
+class MessageSent(Event, frozen=True):
     """The gateway accepted a part. Key: HMAC(gateway, channel, message id), as for received."""
 
     run: str = field(name="u")
     part: int = field(name="q")
     ref: bytes = field(name="r")
     sent: Sealed[SentMessage] = field(name="s")
-    adopted: Literal["", "echo", "status", "list"] = field(name="ad", default="")
+    adopted: Adopted = field(name="ad", default="")
     """How recovery found a part that an earlier process had sent; empty: our own send."""
 
 
-class DeliveryFailed(Event):
+class DeliveryFailed(Event, frozen=True):
     """The gateway refused a part and it was surely not sent (a 4xx, or connection refused)."""
 
     run: str = field(name="u")
@@ -255,39 +265,43 @@ class DeliveryFailed(Event):
     """When the part is tried again (µs); none: given up."""
 
 
-class DeliveryUncertain(Event):
+class DeliveryUncertain(Event, frozen=True):
     """Nobody can say whether a part was sent. It is not sent again."""
 
     run: str = field(name="u")
     part: int = field(name="q")
 
 
-class TurnParked(Event):
-    """The turn is given up until an operator retries or drops it; one apology is sent."""
+class TurnParked(Event, frozen=True):
+    """The turn is given up until an operator retries or drops it; one apology is sent.
 
-    reason: Literal["failed", "orphaned"] = field(name="y")
+    It takes the messages up to version `up_to` with it; later ones make a turn of their own.
+    """
+
+    reason: ParkReason = field(name="y")
     attempts: int = field(name="a")
     up_to: int = field(name="v")
     run: str = field(name="u", default="")
     """Id under which the apology is delivered; empty: no apology (it was sent before)."""
     apology: Sealed[Reply] | None = field(name="p", default=None)
+    parts: int = field(name="n", default=1)
 
 
-class TurnRetried(Event):
+class TurnRetried(Event, frozen=True):
     """An operator made a parked turn due again."""
 
     by: str = field(name="b")
     why: str = field(name="w", default="")
 
 
-class TurnDropped(Event):
+class TurnDropped(Event, frozen=True):
     """An operator closed a parked turn without an answer."""
 
     by: str = field(name="b")
     why: str = field(name="w", default="")
 
 
-class ActivityRecorded(Event):
+class ActivityRecorded(Event, frozen=True):
     """The delayed view of M003: last activity and token count move together."""
 
     last_activity: int = field(name="la")
@@ -324,4 +338,3 @@ USER_EVENTS: tuple[type[Event], ...] = (
     ActivityRecorded,
 )
 """Every class of a user's stream, in the order of a conversation."""
-

@@ -1,0 +1,111 @@
+"""The OpenAI conversation of a user, and the tokens that belong to it (A7, A8, A9, B2)."""
+
+from __future__ import annotations
+
+from app.aggregates import events as e
+from app.aggregates.answers import (
+    Done,
+    Nothing,
+    Outcome,
+    ThreadEnd,
+    ThreadKept,
+    ThreadLeft,
+    ThreadLinked,
+    ThreadNeed,
+    ThreadStart,
+)
+from app.aggregates.stream import Aggregate
+from app.aggregates.user_state import UserState
+from eventstore.types import Micros
+
+ACTIVITY_DELAY = 600_000_000
+"""µs between the last event and its record in the client view (M003: 10 minutes)."""
+
+
+class UserThread(Aggregate[UserState]):
+    """Decisions about the thread. Tokens belong to a thread, not to the user."""
+
+    __slots__ = ()
+
+    def thread_needs(self, now: Micros, max_age: int) -> ThreadNeed:
+        """Tell what must happen before a run: `start` one, `renew` an old one, or nothing."""
+        thread = self.state.thread
+        if thread is None:
+            return "start"
+        return "renew" if now - thread.started_at >= max_age else "ok"
+
+    def start_thread(
+        self, thread: str, *, now: Micros, reason: e.ResetReason | None = None
+    ) -> ThreadStart:
+        """Link a new conversation, its count at 0; the one it replaces is left behind.
+
+        Without a `reason` the log knows it: `first_time`, why the last thread was left, or
+        `thread_changed` if one is linked; `user_not_found` for a user never registered.
+        """
+        self._decide()
+        old = self.state.thread
+        if old is not None and old.id == thread:
+            return ThreadKept()
+        why = reason or self._start_reason()
+        if old is None:
+            self._trigger(e.ThreadStarted(thread=thread, reason=why), now)
+            return ThreadLinked(thread, why)
+        self._trigger(e.ThreadReset(thread=old.id, reason=why, left_behind=old.tokens), now)
+        self._trigger(e.ThreadStarted(thread=thread, reason=why, cau=self.version), now)
+        return ThreadLinked(thread, why, old.id, old.tokens)
+
+    def _start_reason(self) -> e.ResetReason:
+        s = self.state
+        if s.thread is not None:
+            return "thread_changed"
+        if s.last_reset is not None:
+            return s.last_reset
+        return "first_time" if s.contact is not None else "user_not_found"
+
+    def reset_thread(self, reason: e.ResetReason, *, thread: str, now: Micros) -> ThreadEnd:
+        """Unlink `thread` if it is the current one; `empty` keeps it and sets its count to 0."""
+        self._decide()
+        current = self.state.thread
+        if current is None or current.id != thread:
+            return ThreadKept()
+        if reason == "empty" and current.tokens == 0:
+            return ThreadKept()
+        event = e.ThreadReset(thread=thread, reason=reason, left_behind=current.tokens)
+        self._trigger(event, now)
+        return ThreadLeft(thread, reason, current.tokens)
+
+    def empty_thread(self, *, thread: str, now: Micros) -> ThreadEnd:
+        """Set the count to 0: the conversation turned out to hold nothing."""
+        return self.reset_thread("empty", thread=thread, now=now)
+
+    def clean_up(self, *, limit: int, now: Micros) -> ThreadEnd:
+        """Unlink the thread if it counts `limit` tokens or more at this very moment (B2)."""
+        self._decide()
+        current = self.state.thread
+        if current is None or current.tokens < limit:
+            return ThreadKept()
+        return self.reset_thread("cleanup", thread=current.id, now=now)
+
+    def activity_due_at(self, delay: int = ACTIVITY_DELAY) -> Micros | None:
+        """When the client view is to be moved: `delay` µs after the last event; None: it is."""
+        touched = self.state.touched_at
+        return Micros(touched + delay) if touched else None
+
+    def record_activity(self, *, now: Micros, delay: int = ACTIVITY_DELAY) -> Outcome:
+        """Move the client view, last activity and token count together, if it is time.
+
+        A `delay` of 0 flushes, as at shutdown. The count is the current thread's: M003's sum
+        of what was recorded and what came since, or only the latter if the thread changed.
+        """
+        self._decide()
+        due = self.activity_due_at(delay)
+        if due is None or due > now:
+            return Nothing()
+        s = self.state
+        event = e.ActivityRecorded(
+            last_activity=s.activity_at,
+            tokens=0 if s.thread is None else s.thread.tokens,
+            thread=None if s.thread is None else s.thread.id,
+        )
+        self._trigger(event, now)
+        return Done(self.version)
