@@ -22,7 +22,7 @@ PROJECTIONS = frozenset({"eventstore", "app.aggregates", FOUNDATION})
 CONVERSATION = PROJECTIONS | {"app.projections"}
 ENTRANCE = CONVERSATION | {"app.conversation"}
 COMPOSED = ENTRANCE | {"app.api", "app.jobs"}
-COMMANDS = COMPOSED | {"app.bootstrap", "app.worker", "app.demo", "bench"}
+COMMANDS = COMPOSED | {"app.bootstrap", "app.installation", "app.worker", "app.demo", "bench"}
 
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "eventstore": frozenset(),
@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "app.simulators": frozenset({FOUNDATION}),  # strangers to the bot, as the real ones are
     "app.api": ENTRANCE,
     "app.jobs": ENTRANCE,
+    "app.installation": CONVERSATION,  # what is on the disk, opened to be read
     "app.bootstrap": COMPOSED | {"app.gateways", "app.simulators"},
     "app.worker": COMPOSED | {"app.bootstrap"},
     "app.demo": COMPOSED | {"app.bootstrap"},

@@ -1,0 +1,277 @@
+"""`hilo log`: look at the log itself. Nothing here writes to it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli.failures import DONE, FoundProblem, WrongUsage, codes
+from app.cli.options import Bot, Data, Json, Open, Types, User, Who, group, opened
+
+if TYPE_CHECKING:
+    from app.cli.export import Export
+    from app.cli.recorded import Presenter
+    from app.cli.selection import Selection
+    from app.installation import Installation
+    from eventstore.types import Cursor, Position, Recorded
+
+log = group("log", "Browse, follow and export the log: every event, as it was recorded.")
+
+_TYPE_WIDTH = 20
+_WHO_WIDTH = 25
+
+Limit = Annotated[int, typer.Option("--limit", "-n", min=0, metavar="N", help="Events at most.")]
+After = Annotated[
+    int | None,
+    typer.Option("--after", min=0, metavar="POS", help="Only events after this position."),
+]
+
+
+@log.command(
+    epilog=codes(found="the log was restored or replaced while it was followed"),
+)
+def tail(
+    *,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with new events until Ctrl-C.")
+    ] = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit",
+            "-n",
+            min=0,
+            metavar="N",
+            help="How many events to begin with: the newest 20, or with --after all.",
+            show_default=False,
+        ),
+    ] = None,
+    types: Types = None,
+    user: User = None,
+    after: After = None,
+    data: Data = None,
+    bot: Bot = None,
+    as_json: Json = False,
+) -> int:
+    """Show the newest events, oldest first, one a line; with --json one JSON object a line."""
+    from app.cli.selection import refuse_beyond, select
+
+    with opened(data, bot) as here:
+        wanted = select(here, types, user)
+        start = refuse_beyond(here.log, after, "--after")
+        head = here.log.head()
+        seen = here.log.cursor_at(head.position)
+        show = _Lines(here, as_json=as_json)
+        _show_first(here, wanted, show, after=None if after is None else start, limit=limit)
+        if follow:
+            _follow(here, wanted, show, seen)
+    return DONE
+
+
+class _Lines:
+    """Prints events one a line, for people or as JSON."""
+
+    def __init__(self, here: Installation, *, as_json: bool, opening: bool = False) -> None:
+        from app.cli.recorded import Presenter
+
+        sealer = here.sealer if opening else None
+        self._present: Presenter = Presenter(here.codec, here.log.head().epoch, sealer)
+        self._as_json = as_json
+
+    def __call__(self, event: Recorded) -> None:
+        from app.cli.output import iso, json_line, write
+
+        if self._as_json:
+            write(json_line(self._present.as_json(event)))
+            return
+        who = event.stream.removeprefix("user/")
+        write(
+            f"{event.position:>9} {iso(event.recorded_at)} {who:<{_WHO_WIDTH}} "
+            f"{event.type:<{_TYPE_WIDTH}} {self._present.as_text(event)}".rstrip()
+        )
+
+
+def _show_first(
+    here: Installation,
+    wanted: Selection,
+    show: _Lines,
+    *,
+    after: Position | None,
+    limit: int | None,
+) -> None:
+    from app.cli.selection import newest, pages
+
+    head = here.log.head().position
+    if after is None:
+        for event in newest(here.log, wanted, limit=20 if limit is None else limit, up_to=head):
+            show(event)
+        return
+    left = limit
+    for _, page in pages(here.log, wanted, after=after, up_to=head):
+        for event in page if left is None else page[:left]:
+            show(event)
+        if left is not None and (left := left - len(page)) <= 0:
+            return
+
+
+def _follow(here: Installation, wanted: Selection, show: _Lines, seen: Cursor) -> None:
+    from eventstore.subscription import Subscription
+
+    sys.stdout.flush()
+    for batch in Subscription(here.log, after=seen, types=wanted.types):
+        for event in batch.events:
+            if wanted.takes(event):
+                show(event)
+        sys.stdout.flush()
+
+
+@log.command(epilog=codes(found="no such user", unreachable="there is no log, or no key to open"))
+def show(
+    who: Who,
+    *,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", "-n", min=0, metavar="N", help="Only the newest N events."),
+    ] = None,
+    opening: Open = False,
+    data: Data = None,
+    bot: Bot = None,
+    as_json: Json = False,
+) -> int:
+    """Show the timeline of one user: every event of their stream, oldest first."""
+    from app.cli.selection import Selection, newest, pages
+    from eventstore.types import Position
+
+    with opened(data, bot) as here:
+        wanted = Selection(stream=here.stream_of(who))
+        print_event = _Lines(here, as_json=as_json, opening=opening)
+        head = here.log.head().position
+        if limit is not None:
+            for event in newest(here.log, wanted, limit=limit, up_to=head):
+                print_event(event)
+            return DONE
+        for _, page in pages(here.log, wanted, after=Position(0), up_to=head):
+            for event in page:
+                print_event(event)
+    return DONE
+
+
+@log.command(epilog=codes())
+def stats(*, data: Data = None, bot: Bot = None, as_json: Json = False) -> int:
+    """Count the log: where it ends, events by type, streams, bytes, first and last time."""
+    from app.cli import output
+    from eventstore.types import Position
+
+    with opened(data, bot) as here:
+        head = here.log.head()
+        by_type = here.log.count_by_type()
+        streams = sum(1 for _ in here.log.streams())
+        users = sum(1 for _ in here.log.streams("user/"))
+        first = here.log.event_at(Position(1))
+        size = sum(path.stat().st_size for path in _files(here.log_path))
+    answer: dict[str, object] = {
+        "log": str(here.log_path),
+        "epoch": head.epoch,
+        "position": head.position,
+        "streams": streams,
+        "users": users,
+        "bytes": size,
+        "bytes_per_event": size // head.position if head.position else None,
+        "first_at": output.iso(first.recorded_at) if first else None,
+        "last_at": output.iso(head.recorded_at) if first else None,
+    }
+    if as_json:
+        output.write_json(answer | {"types": by_type})
+        return DONE
+    output.write_fields([(name.replace("_", " "), value) for name, value in answer.items()])
+    if by_type:
+        output.write("")
+        output.write_table(("type", "events"), list(by_type.items()))
+    return DONE
+
+
+def _files(path: Path) -> list[Path]:
+    """The log's file and, while there is one, its write-ahead log."""
+    return [file for file in (path, path.with_name(path.name + "-wal")) if file.exists()]
+
+
+@log.command(
+    epilog=codes(
+        found="a sealed field could not be opened although nobody was forgotten, or the log was "
+        "restored meanwhile",
+        unreachable="there is no log, no key to open, or FILE cannot be written",
+    )
+)
+def export(
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write FILE, whole or not at all; - is stdout."
+        ),
+    ] = None,
+    after: After = None,
+    up_to: Annotated[
+        int | None,
+        typer.Option("--up-to", min=0, metavar="POS", help="Only events up to this position."),
+    ] = None,
+    types: Types = None,
+    user: User = None,
+    opening: Open = False,
+    data: Data = None,
+    bot: Bot = None,
+    as_json: Json = False,
+) -> int:
+    """Export events as JSONL, one a line, oldest first, up to where the log ends now.
+
+    With --output a summary is printed (--json: as JSON); else stdout holds the events themselves.
+    Without --open sealed fields stay sealed. POS must not separate events of one append.
+    """
+    from app.cli.export import Export
+    from app.cli.selection import refuse_beyond, refuse_cut, select
+
+    with opened(data, bot) as here:
+        wanted = select(here, types, user)
+        start = refuse_beyond(here.log, after, "--after")
+        end = refuse_beyond(here.log, up_to, "--up-to") if up_to is not None else None
+        refuse_cut(here.log, start, "--after")
+        if end is not None:
+            refuse_cut(here.log, end, "--up-to")
+            if end < start:
+                msg = f"--up-to {end} is before --after {start}"
+                raise WrongUsage(msg)
+        job = Export(here, wanted, after=start, up_to=end, opening=opening)
+        if output is None or str(output) == "-":
+            job.to_stdout()
+        else:
+            job.to_file(output)
+            _summary(job, output, as_json=as_json)
+        _complain(job.presenter)
+    return DONE
+
+
+def _summary(job: Export, path: Path, *, as_json: bool) -> None:
+    from app.cli import output
+
+    if as_json:
+        output.write_json(
+            {"file": str(path), "events": job.count, "after": job.after, "up_to": job.up_to}
+        )
+    else:
+        output.write(
+            f"{job.count} events of the positions {job.after + 1} to {job.up_to} are in {path}"
+        )
+
+
+def _complain(presenter: Presenter) -> None:
+    """Raise `FoundProblem` for keys that are gone without anybody having been forgotten."""
+    lost = sum(count for reason, count in presenter.unopened.items() if reason != "forgotten")
+    if lost:
+        msg = (
+            f"{lost} sealed fields could not be opened and nobody was forgotten: restore keys.db "
+            "from its backup (they are exported sealed)"
+        )
+        raise FoundProblem(msg)

@@ -1,0 +1,77 @@
+"""Options that many commands share, and what they open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from app.installation import Installation
+    from app.settings import Settings
+
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="Directory of the logs, instead of HILO_DATA."),
+]
+Bot = Annotated[
+    str | None, typer.Option("--bot", metavar="NAME", help="Name of the bot, instead of HILO_BOT.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and errors as JSON on stderr.")]
+Open = Annotated[
+    bool,
+    typer.Option("--open", help="Open sealed fields with the keyring: personal data in clear."),
+]
+User = Annotated[
+    str | None,
+    typer.Option(
+        "--user", metavar="USER", help="Only this user: a pseudonym, a phone number or a lid."
+    ),
+]
+Who = Annotated[
+    str,
+    typer.Argument(metavar="USER", help="A pseudonym, a phone number, a lid (…@lid) or a stream."),
+]
+Types = Annotated[
+    list[str] | None,
+    typer.Option("--type", metavar="TYPE", help="Only events of this type; may be repeated."),
+]
+
+
+def settings_of(data: Path | None, bot: str | None, **others: object) -> Settings:
+    """Return the settings with what the command line says on top. Raises `SettingsError`."""
+    from app.settings import load
+
+    given = {"data": data, "bot": bot, **others}
+    return load(**{name: value for name, value in given.items() if value is not None})
+
+
+@contextmanager
+def opened(data: Path | None, bot: str | None) -> Iterator[Installation]:
+    """Give what is on the disk, for reading, and close it in the end."""
+    from app.installation import Installation
+
+    with Installation(settings_of(data, bot)) as here:
+        yield here
+
+
+def group(name: str, help_text: str) -> typer.Typer:
+    """Return an empty group of commands."""
+    return typer.Typer(name=name, help=help_text, no_args_is_help=True)
+
+
+__all__ = [
+    "Bot",
+    "Data",
+    "Json",
+    "Open",
+    "Types",
+    "User",
+    "Who",
+    "group",
+    "opened",
+    "settings_of",
+]

@@ -1,0 +1,122 @@
+"""The whole command line, and its front door `main`: exit codes, errors, Ctrl-C, closed pipes.
+
+Commands return their exit code. They import what they need when they run, so that `hilo --help`
+is instant.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Annotated, Final
+
+import typer
+
+from app.cli import about, log, projections, running, threads, turns, users
+from app.cli.failures import DONE, INTERRUPTED, CommandFailed, translated
+
+HELP: Final = """Hilo: a WhatsApp bot whose only truth is an append-only log of events.
+
+Results go to stdout, remarks and errors to stderr; every command has --json. Exit codes: 0 done,
+1 found something wrong, 2 wrong usage, 3 cannot reach what it needs, 130 interrupted.
+"""
+
+app = typer.Typer(
+    name="hilo",
+    help=HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _hilo(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version.", is_eager=True, callback=about.show_version
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+_hilo.__doc__ = HELP
+
+for _command in (running.serve, running.chat, running.demo):
+    app.command(epilog=running.CODES[_command.__name__])(_command)
+for _group in (log.log, threads.threads, users.users, turns.turns, projections.projections):
+    app.add_typer(_group)
+app.add_typer(about.config)
+app.command(epilog=running.CODES["bench"])(running.bench)
+app.command(epilog=about.VERSION_CODES)(about.version)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (`sys.argv` by default) and return its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    with suppress(AttributeError, ValueError):  # a stream that a test or an embedder replaced
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        code = _run(given)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output has seen enough
+        _silence_stdout()
+        return DONE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        answer = typer.main.get_command(app).main(
+            arguments, prog_name="hilo", standalone_mode=False
+        )
+    except typer.TyperException as error:
+        return _say(_usage_message(error), error.exit_code, as_json="--json" in arguments)
+    except typer.Abort:
+        return INTERRUPTED
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        failure = translated(error)
+        if failure is None:
+            raise
+        return _fail(failure, as_json="--json" in arguments)
+    return answer if isinstance(answer, int) else DONE
+
+
+def _usage_message(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context is not None else "hilo"
+    text = error.format_message().strip()
+    return f"{text.rstrip('.')}. See: {where} --help" if text else ""
+
+
+def _fail(failure: CommandFailed, *, as_json: bool) -> int:
+    return _say(str(failure), failure.exit_code, as_json=as_json)
+
+
+def _say(message: str, code: int, *, as_json: bool) -> int:
+    from app.cli import output
+
+    if message:
+        sys.stdout.flush()
+        error = {"error": message, "exit_code": code}
+        output.remark(output.json_line(error) if as_json else f"hilo: {message}")
+    return code
+
+
+def _silence_stdout() -> None:
+    """Let the interpreter's last flush go nowhere instead of failing once more."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+__all__ = ["app", "main"]

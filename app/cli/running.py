@@ -1,0 +1,148 @@
+"""`hilo serve`, `chat`, `demo` and `bench`: their options. What they do is elsewhere.
+
+| command | what it calls |
+|---|---|
+| `serve` | `app.serving.run(settings) -> int` |
+| `chat` | `app.chatting.run(settings, *, url, phone, name) -> int` |
+| `demo` | `app.demo.run(*, users, messages, keep, seed, as_json) -> int` |
+| `bench` | `bench.__main__.main(argv) -> int` |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Final, cast
+
+import typer
+
+from app.cli.failures import CannotReach, WrongUsage, codes
+from app.cli.options import Bot, Data, Json, settings_of
+
+CODES: Final = {
+    "serve": codes(
+        found="it had to stop", unreachable="the port or the data directory is in use or unusable"
+    ),
+    "chat": codes(unreachable="no server answers at the URL"),
+    "demo": codes(
+        found="a promise was broken", unreachable="a server could not be started on this machine"
+    ),
+    "bench": codes(found="a measurement failed", unreachable="the benchmarks are not installed"),
+}
+_PHONE_DIGITS: Final = range(7, 16)  # E.164: at most 15
+
+
+def serve(
+    *,
+    host: Annotated[
+        str | None, typer.Option("--host", metavar="ADDRESS", help="Address to bind.")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", min=0, max=65535, metavar="PORT", help="Port; 0 is a free one."),
+    ] = None,
+    data: Data = None,
+    bot: Bot = None,
+    as_json: Json = False,  # noqa: ARG001 - read where errors are printed
+) -> int:
+    """Start the bot: webhooks in, replies out, until SIGTERM or Ctrl-C.
+
+    Without OPENAI_API_KEY and WHAPI_TOKEN it starts simulators in their place, and says so.
+    """
+    settings = settings_of(data, bot, host=host, port=port)
+    return int(cast("Callable[..., int]", _part("app.serving", "run"))(settings))
+
+
+def chat(
+    *,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url", metavar="URL", help="Address of hilo serve; by default that of the settings."
+        ),
+    ] = None,
+    phone: Annotated[
+        str, typer.Option("--phone", metavar="NUMBER", help="Your number, digits only.")
+    ] = "15550100001",
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Your name.")] = "Ana",
+    data: Data = None,
+    bot: Bot = None,
+    as_json: Json = False,  # noqa: ARG001 - read where errors are printed
+) -> int:
+    """Chat with the bot of hilo serve from this terminal, through the simulated WhatsApp."""
+    digits = phone.removeprefix("+")
+    if not (digits.isascii() and digits.isdigit() and len(digits) in _PHONE_DIGITS):
+        msg = f"--phone {phone!r} is not a phone number: give 7 to 15 digits, country code first"
+        raise WrongUsage(msg)
+    settings = settings_of(data, bot)
+    if url is None:
+        if settings.port == 0:
+            msg = "the settings give no port: say where the server is with --url"
+            raise WrongUsage(msg)
+        url = f"http://{settings.host}:{settings.port}"
+    run = cast("Callable[..., int]", _part("app.chatting", "run"))
+    return int(run(settings, url=url, phone=digits, name=name))
+
+
+def demo(
+    *,
+    users: Annotated[
+        int, typer.Option("--users", min=1, metavar="N", help="How many people write.")
+    ] = 20,
+    messages: Annotated[
+        int, typer.Option("--messages", min=1, metavar="N", help="How many messages each writes.")
+    ] = 5,
+    keep: Annotated[
+        Path | None,
+        typer.Option("--keep", metavar="DIR", help="Leave the files in DIR, which must be empty."),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, metavar="N", help="The same seed, the same traffic.")
+    ] = 1,
+    as_json: Json = False,
+) -> int:
+    """Show a whole bot at work: traffic, a kill -9 half-way, and the checks of what it promises.
+
+    It uses free ports and a temporary directory, and nothing outside this machine.
+    """
+    if keep is not None and keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
+        msg = f"--keep {keep} is not an empty directory: name one that is, or that is not there yet"
+        raise WrongUsage(msg)
+    run = cast("Callable[..., int]", _part("app.demo", "run"))
+    return int(run(users=users, messages=messages, keep=keep, seed=seed, as_json=as_json))
+
+
+def bench(
+    *,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="NAME", help="Only this benchmark; may be repeated."),
+    ] = None,
+    events: Annotated[
+        int | None,
+        typer.Option("--events", min=1, metavar="N", help="Events in the prepared log."),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Measure, side by side with what one would pick instead."""
+    arguments = [part for name in only or () for part in ("--only", name)]
+    arguments += [] if events is None else ["--events", str(events)]
+    arguments += ["--json"] if as_json else []
+    return int(cast("Callable[..., int]", _part("bench.__main__", "main"))(arguments))
+
+
+def _part(module: str, name: str) -> object:
+    """Return what a command calls. Raises `CannotReach` if this installation lacks it."""
+    try:
+        return getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if missing.partition(".")[0] not in {"app", "bench", "eventstore"}:
+            msg = f"{module} needs the package {missing!r}, which is not installed: make setup"
+            raise CannotReach(msg) from None
+        msg = f"this installation has no {missing}: install Hilo whole (make setup)"
+        raise CannotReach(msg) from None
+    except AttributeError:
+        msg = f"{module} of this installation has no {name}(): install Hilo whole (make setup)"
+        raise CannotReach(msg) from None

@@ -1,0 +1,140 @@
+"""Which events of a log a command is about: read page by page, in constant memory."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from app.cli.failures import WrongUsage
+from app.installation import Installation
+from eventstore.codec import Codec
+from eventstore.store import LogReader
+from eventstore.types import MAX_EVENTS_PER_APPEND, Position, Recorded, StreamName, Version
+
+PAGE: Final = 1000
+_START: Final = Position(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A filter. `types` are stored names; None means everything."""
+
+    types: tuple[str, ...] | None = None
+    stream: StreamName | None = None
+
+    def takes(self, event: Recorded) -> bool:
+        """Tell whether an event is meant."""
+        return (self.types is None or event.type in self.types) and (
+            self.stream is None or event.stream == self.stream
+        )
+
+
+def select(here: Installation, types: Sequence[str] | None, user: str | None) -> Selection:
+    """Return the filter that the options `--type` and `--user` ask for."""
+    return Selection(
+        stored_types(here.codec, here.log, types) if types else None,
+        here.stream_of(user) if user is not None else None,
+    )
+
+
+def stored_types(codec: Codec, log: LogReader, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the stored names, old schemas included, of event types as people write them.
+
+    Raises `WrongUsage` for a type that neither this release nor the log knows.
+    """
+    known = {cls.type_name or cls.__name__: cls for cls in codec.classes}
+    stored: list[str] = []
+    for name in names:
+        if name in known:
+            stored += codec.stored_names([known[name]])
+        elif codec.knows(name) or name in log.count_by_type():
+            stored.append(name)
+        else:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]}?" if close else "hilo log stats lists those in the log"
+            msg = f"there is no event type {name!r}: {hint}"
+            raise WrongUsage(msg)
+    return tuple(stored)
+
+
+def pages(
+    log: LogReader, wanted: Selection, *, after: Position, up_to: Position
+) -> Iterator[tuple[Position, list[Recorded]]]:
+    """Yield the events with `after < position <= up_to`, oldest first, and how far that goes."""
+    if wanted.stream is not None:
+        yield from _stream_pages(log, wanted, wanted.stream, after, up_to)
+        return
+    while after < up_to:
+        page = log.read(after=after, up_to=up_to, limit=PAGE, types=wanted.types)
+        after = page[-1].position if len(page) >= PAGE else up_to
+        yield after, page
+
+
+def _stream_pages(
+    log: LogReader, wanted: Selection, stream: StreamName, after: Position, up_to: Position
+) -> Iterator[tuple[Position, list[Recorded]]]:
+    version = Version(0)
+    while page := log.read_stream(stream, after=version, limit=PAGE):
+        version = page[-1].version
+        position = min(page[-1].position, up_to)
+        yield position, [e for e in page if after < e.position <= up_to and wanted.takes(e)]
+        if page[-1].position >= up_to:
+            return
+
+
+def newest(log: LogReader, wanted: Selection, *, limit: int, up_to: Position) -> list[Recorded]:
+    """Return the last `limit` events at or before a position, oldest first."""
+    if limit == 0:
+        return []
+    found: list[Recorded] = []
+    end: int = up_to if wanted.stream is None else log.stream_version(wanted.stream)
+    span = max(limit, PAGE)
+    while end > 0 and len(found) < limit:
+        start = max(0, end - span)
+        found = _window(log, wanted, start, end, up_to)[-limit:] + found
+        end, span = start, span * 2
+    return found[-limit:]
+
+
+def _window(
+    log: LogReader, wanted: Selection, start: int, end: int, up_to: Position
+) -> list[Recorded]:
+    """Return what is selected in (start, end]: versions of the one stream, or else positions."""
+    if wanted.stream is not None:
+        events = log.read_stream(wanted.stream, after=Version(start), up_to=Version(end))
+        return [e for e in events if e.position <= up_to and wanted.takes(e)]
+    return [
+        event
+        for _, page in pages(log, wanted, after=Position(start), up_to=Position(end))
+        for event in page
+    ]
+
+
+def refuse_beyond(log: LogReader, position: int | None, option: str) -> Position:
+    """Return the position that an option gives, 0 for none. Raises `WrongUsage` past the end."""
+    head = log.head().position
+    if position is not None and position > head:
+        msg = f"{option} {position}: the log ends at {head}"
+        raise WrongUsage(msg)
+    return Position(position or 0)
+
+
+def refuse_cut(log: LogReader, position: Position, option: str) -> None:
+    """Raise `WrongUsage` if a position is inside an append: its events are never separated."""
+    event, following = log.event_at(position), log.event_at(Position(position + 1))
+    if event is None or following is None or event.append_id != following.append_id:
+        return
+    around = log.read(
+        after=Position(max(_START, position - MAX_EVENTS_PER_APPEND)),
+        up_to=Position(position + MAX_EVENTS_PER_APPEND),
+        limit=2 * MAX_EVENTS_PER_APPEND,
+    )
+    together = [e.position for e in around if e.append_id == event.append_id]
+    first, last = together[0], together[-1]
+    msg = (
+        f"{option} {position} is inside an append: the events {first} to {last} were written "
+        f"together and stay together. Give {first - 1} or {last}"
+    )
+    raise WrongUsage(msg)

@@ -1,0 +1,7 @@
+"""`hilo users`."""
+
+from __future__ import annotations
+
+from app.cli.options import group
+
+users = group("users", "users")

@@ -1,0 +1,1 @@
+"""The real `hilo`, run as people run it, against a real log."""
