@@ -113,6 +113,13 @@ SELECT e.position, s.name, e.version, e.type, e.recorded_at, e.key, e.append_id,
   FROM events e CROSS JOIN streams s ON s.id = e.stream_id
  WHERE e.position > ? AND e.position <= ? AND e.type IN (/*types*/) ORDER BY e.position LIMIT ?;
 
+-- scan_types: Some types of the log for a read model, oldest first. Streams by number.
+SELECT position, stream_id, type, recorded_at, state FROM events
+ WHERE position > ? AND position <= ? AND type IN (/*types*/) ORDER BY position;
+
+-- select_stream_names: What stream numbers (a JSON array) stand for.
+SELECT id, name FROM streams WHERE id IN (SELECT value FROM json_each(?));
+
 -- last_of_append: The last position of the append that an event belongs to.
 SELECT coalesce(
     (SELECT position - 1 FROM events
@@ -149,7 +156,8 @@ SELECT id, ?2, ?3, ?4, ?5 FROM streams
  WHERE name = ?1 AND ?2 <= version AND ?3 = (SELECT epoch FROM head)
     ON CONFLICT (stream_id) DO UPDATE SET version = excluded.version, epoch = excluded.epoch,
        shape = excluded.shape, state = excluded.state
- WHERE excluded.version >= snapshots.version OR excluded.epoch <> snapshots.epoch;
+ WHERE excluded.version >= snapshots.version OR excluded.epoch <> snapshots.epoch
+    OR snapshots.version > (SELECT version FROM streams WHERE id = snapshots.stream_id);
 
 -- upsert_node: A node says that it lives.
 INSERT INTO nodes (node, incarnation, release, started_at, beat_at) VALUES (?, ?, ?, ?, ?)
