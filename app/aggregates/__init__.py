@@ -2,7 +2,7 @@
 
 The front door: the aggregates, what they are asked with and what they answer. Events are in
 `app.aggregates.events`, the values inside a state in `app.aggregates.open_work`, a blank state
-and the state's shape in `app.aggregates.user_state`.
+and the state's shape in `app.aggregates.user_state` and `app.aggregates.gateway`.
 """
 
 from app.aggregates.answers import (
@@ -43,6 +43,7 @@ from app.aggregates.answers import (
     ThreadStart,
     Waiting,
 )
+from app.aggregates.gateway import Gateway, GatewayState
 from app.aggregates.open_work import Delivery, Parked, Pending, Run, Sign, Thread
 from app.aggregates.stream import Aggregate, ReadOnlyUser, Triggered
 from app.aggregates.user import User
@@ -61,6 +62,8 @@ __all__ = [
     "Delivery",
     "DeliveryStart",
     "Done",
+    "Gateway",
+    "GatewayState",
     "GivenUp",
     "InFlight",
     "NotDue",

@@ -200,8 +200,8 @@ class ThreadKept(msgspec.Struct, frozen=True, gc=False):
 
 
 ThreadNeed = Literal["start", "renew", "ok"]
-ThreadStart = ThreadLinked | ThreadKept
-ThreadEnd = ThreadLeft | ThreadKept
+ThreadStart = ThreadLinked | ThreadKept | RunSuperseded
+ThreadEnd = ThreadLeft | ThreadKept | RunSuperseded
 
 
 # --- the rest ------------------------------------------------------------------------------------

@@ -53,11 +53,15 @@ class UserDelivery(Aggregate[UserState]):
         *,
         ref: bytes,
         sent: Sealed[e.SentMessage],
-        key: IdempotencyKey,
+        key: IdempotencyKey | None,
         now: Micros,
         adopted: e.Adopted = "",
     ) -> PartOutcome:
-        """Record that the gateway accepted the part, or how recovery found that it had been."""
+        """Record that the gateway accepted the part, or how recovery found that it had been.
+
+        `key` is `ref`, or None if the log holds that key already (the message was shown before
+        it was known to be ours).
+        """
         delivery = self._at(run, part)
         if delivery is None or (delivery.in_flight is None and not adopted):
             return self._not_this_part(run)

@@ -1,7 +1,8 @@
 """What happens to a user and is recorded as it is: nobody can refuse a fact.
 
-Values from outside come in sealed, ids as refs and keys (HMACs). `at` is the sender's own time,
-`now` the log's. A fact that the log holds already fails its append by its key.
+Values from outside come in sealed, ids as refs and keys (HMACs). A message's key is its ref,
+HMAC(gateway, channel, message id). `at` is the sender's own time, `now` the log's. A fact that
+the log holds already fails its append by its key.
 """
 
 from __future__ import annotations
@@ -37,22 +38,21 @@ class UserFacts(Aggregate[UserState]):
 
     def receive_message(  # noqa: PLR0913 - a message has as many parts
         self,
-        ref: bytes,
+        ref: IdempotencyKey,
         kind: str,
         content: Sealed[e.Content],
         *,
-        key: IdempotencyKey,
         now: Micros,
         at: int | None = None,
         answerable: bool = True,
     ) -> Done:
-        """Record a message; an answerable one waits for its answer from now on.
+        """Record a message, keyed by its ref; an answerable one waits for its answer from now on.
 
         One whose deletion came first does not wait; one whose edit came first waits with the
         edited content.
         """
         event = e.MessageReceived(ref=ref, kind=kind, content=content, answerable=answerable, at=at)
-        return self._record(event, now, key)
+        return self._record(event, now, ref)
 
     def edit_message(  # noqa: PLR0913
         self,
@@ -61,18 +61,18 @@ class UserFacts(Aggregate[UserState]):
         *,
         key: IdempotencyKey,
         now: Micros,
-        arrived: bool,
         at: int | None = None,
+        early: bool = False,
     ) -> Done:
         """Record a message's new content. A run that is not submitted yet may still use it.
 
-        `arrived`: the message's own key is in the log. If not, the edit is kept for it.
+        `early`: the message's own key is not in the log; the edit is kept until it is.
         """
         waits = self._waiting(ref)
         event = e.MessageEdited(
             ref=ref,
             content=content,
-            early=waits is None and not arrived,
+            early=early and waits is None,
             at=at,
             cau=None if waits is None else waits.version,
         )
@@ -84,17 +84,17 @@ class UserFacts(Aggregate[UserState]):
         *,
         key: IdempotencyKey,
         now: Micros,
-        arrived: bool,
         at: int | None = None,
+        early: bool = False,
     ) -> Done:
         """Record that a message was taken back: it waits no more.
 
-        `arrived`: the message's own key is in the log. If not, the deletion is kept for it.
+        `early`: the message's own key is not in the log; the deletion is kept until it is.
         """
         waits = self._waiting(ref)
         event = e.MessageDeleted(
             ref=ref,
-            early=waits is None and not arrived,
+            early=early and waits is None,
             at=at,
             cau=None if waits is None else waits.version,
         )
@@ -111,15 +111,14 @@ class UserFacts(Aggregate[UserState]):
 
     def human_wrote(
         self,
-        ref: bytes,
+        ref: IdempotencyKey,
         content: Sealed[e.Content],
         *,
-        key: IdempotencyKey,
         now: Micros,
         at: int | None = None,
     ) -> Done:
-        """Record what a human agent wrote. It is never answered."""
-        return self._record(e.HumanMessageSent(ref=ref, content=content, at=at), now, key)
+        """Record what a human agent wrote, keyed by its ref. It is never answered."""
+        return self._record(e.HumanMessageSent(ref=ref, content=content, at=at), now, ref)
 
     def echo_observed(
         self,

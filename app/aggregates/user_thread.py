@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from app.aggregates import events as e
 from app.aggregates.answers import (
-    Done,
     Nothing,
     Outcome,
     ThreadEnd,
@@ -14,15 +13,14 @@ from app.aggregates.answers import (
     ThreadNeed,
     ThreadStart,
 )
-from app.aggregates.stream import Aggregate
-from app.aggregates.user_state import UserState
+from app.aggregates.run_holder import RunHolder
 from eventstore.types import Micros
 
 ACTIVITY_DELAY = 600_000_000
 """µs between the last event and its record in the client view (M003: 10 minutes)."""
 
 
-class UserThread(Aggregate[UserState]):
+class UserThread(RunHolder):
     """Decisions about the thread. Tokens belong to a thread, not to the user."""
 
     __slots__ = ()
@@ -35,14 +33,23 @@ class UserThread(Aggregate[UserState]):
         return "renew" if now - thread.started_at >= max_age else "ok"
 
     def start_thread(
-        self, thread: str, *, now: Micros, reason: e.ResetReason | None = None
+        self,
+        thread: str,
+        *,
+        now: Micros,
+        reason: e.ResetReason | None = None,
+        run: str | None = None,
     ) -> ThreadStart:
         """Link a new conversation, its count at 0; the one it replaces is left behind.
+
+        With `run`, only while that run is current.
 
         Without a `reason` the log knows it: `first_time`, why the last thread was left, or
         `thread_changed` if one is linked; `user_not_found` for a user never registered.
         """
         self._decide()
+        if run is not None and not self._holds(run):
+            return self._superseded(run)
         old = self.state.thread
         if old is not None and old.id == thread:
             return ThreadKept()
@@ -62,9 +69,16 @@ class UserThread(Aggregate[UserState]):
             return s.last_reset
         return "first_time" if s.contact is not None else "user_not_found"
 
-    def reset_thread(self, reason: e.ResetReason, *, thread: str, now: Micros) -> ThreadEnd:
-        """Unlink `thread` if it is the current one; `empty` keeps it and sets its count to 0."""
+    def reset_thread(
+        self, reason: e.ResetReason, *, thread: str, now: Micros, run: str | None = None
+    ) -> ThreadEnd:
+        """Unlink `thread` if it is the current one; `empty` keeps it and sets its count to 0.
+
+        With `run`, only while that run is current.
+        """
         self._decide()
+        if run is not None and not self._holds(run):
+            return self._superseded(run)
         current = self.state.thread
         if current is None or current.id != thread:
             return ThreadKept()
@@ -74,9 +88,9 @@ class UserThread(Aggregate[UserState]):
         self._trigger(event, now)
         return ThreadLeft(thread, reason, current.tokens)
 
-    def empty_thread(self, *, thread: str, now: Micros) -> ThreadEnd:
+    def empty_thread(self, *, thread: str, now: Micros, run: str | None = None) -> ThreadEnd:
         """Set the count to 0: the conversation turned out to hold nothing."""
-        return self.reset_thread("empty", thread=thread, now=now)
+        return self.reset_thread("empty", thread=thread, now=now, run=run)
 
     def clean_up(self, *, limit: int, now: Micros) -> ThreadEnd:
         """Unlink the thread if it counts `limit` tokens or more at this very moment (B2)."""
@@ -107,5 +121,4 @@ class UserThread(Aggregate[UserState]):
             tokens=0 if s.thread is None else s.thread.tokens,
             thread=None if s.thread is None else s.thread.id,
         )
-        self._trigger(event, now)
-        return Done(self.version)
+        return self._record(event, now)

@@ -16,7 +16,6 @@ from app.aggregates.answers import (
     Claim,
     Claimed,
     Completed,
-    Done,
     GivenUp,
     NotDue,
     Nothing,
@@ -26,11 +25,10 @@ from app.aggregates.answers import (
     RunCompletion,
     RunEnd,
     RunSubmission,
-    RunSuperseded,
     Submitted,
     Waiting,
 )
-from app.aggregates.stream import Aggregate
+from app.aggregates.run_holder import RunHolder
 from app.aggregates.user_state import UserState
 from eventstore.sealing import Sealed
 from eventstore.types import Micros
@@ -58,7 +56,7 @@ def due_at(state: UserState, policy: BufferPolicy) -> Micros | None:
     return Micros(max(due, state.retry_at))
 
 
-class UserTurn(Aggregate[UserState]):
+class UserTurn(RunHolder):
     """Decisions about runs. None is possible for a read-only user."""
 
     __slots__ = ()
@@ -121,13 +119,14 @@ class UserTurn(Aggregate[UserState]):
         reply: Sealed[e.Reply],
         parts: int,
         billed: Billed,
-        thread: str,
         now: Micros,
+        thread: str | None = None,
         last_item: str | None = None,
     ) -> RunCompletion:
         """Record reply and usage in one append; the messages are answered, a delivery opens.
 
-        A reply of 0 `parts` (the model had nothing to say) opens none.
+        A reply of 0 `parts` (the model had nothing to say) opens none. `thread`: the run's, as
+        the log knows it, if not given.
         """
         self._decide()
         current = self.state.run
@@ -144,7 +143,7 @@ class UserTurn(Aggregate[UserState]):
         )
         self._trigger(event, now)
         version = self.version
-        return Completed(version, self._bill(current, billed, thread, now))
+        return Completed(version, self._bill(current, billed, thread or current.thread, now))
 
     def run_failed(  # noqa: PLR0913
         self,
@@ -153,6 +152,7 @@ class UserTurn(Aggregate[UserState]):
         *,
         billed: Billed,
         now: Micros,
+        response: str | None = None,
         retry_at: int | None = None,
         apology: Apology | None = None,
     ) -> RunEnd:
@@ -169,7 +169,7 @@ class UserTurn(Aggregate[UserState]):
             run=run,
             code=code,
             retry_at=retry_at,
-            response=current.response,
+            response=response or current.response,
             cor=run,
             cau=current.version,
         )
@@ -226,20 +226,14 @@ class UserTurn(Aggregate[UserState]):
             return Nothing()
         if self.state.run is not None:
             return Busy(self.state.run.id)
-        self._trigger(e.TurnRetried(by=by, why=why), now)
-        return Done(self.version)
+        return self._record(e.TurnRetried(by=by, why=why), now)
 
     def turn_dropped(self, by: str, *, now: Micros, why: str = "") -> Outcome:
         """Close parked turns without an answer."""
         self._decide()
         if self.state.parked is None:
             return Nothing()
-        self._trigger(e.TurnDropped(by=by, why=why), now)
-        return Done(self.version)
-
-    def _superseded(self, run: str) -> RunSuperseded:
-        current = self.state.run
-        return RunSuperseded(run, None if current is None else current.id)
+        return self._record(e.TurnDropped(by=by, why=why), now)
 
     def _bill(self, run: w.Run, billed: Billed, thread: str | None, now: Micros) -> int:
         """Trigger what the run cost; return the tokens recorded."""
