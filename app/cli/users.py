@@ -1,7 +1,125 @@
-"""`hilo users`."""
+"""`hilo users`: one person, as the log tells it now."""
 
 from __future__ import annotations
 
-from app.cli.options import group
+from typing import TYPE_CHECKING
 
-users = group("users", "users")
+from app.cli.failures import DONE, FoundProblem, codes
+from app.cli.options import Bot, Data, Json, Who, group, opened
+
+if TYPE_CHECKING:
+    from app.aggregates.user import User
+    from app.cli.work import OpenTurn
+    from app.installation import Installation
+
+users = group("users", "The people who write to the bot.")
+
+
+@users.command("show", epilog=codes(found="no such user"))
+def show_user(who: Who, *, data: Data = None, bot: Bot = None, as_json: Json = False) -> int:
+    """Show one user: handles, thread, tokens, what is open, last activity.
+
+    Handles and name are personal data: they are shown where the keyring is at hand.
+    """
+    from app.cli.replay import user_of
+    from app.installation import USER_PREFIX
+
+    with opened(data, bot) as here:
+        stream = here.stream_of(who)
+        if not stream.startswith(USER_PREFIX):
+            msg = f"{stream} is not a user's stream: see hilo log show {stream}"
+            raise FoundProblem(msg)
+        user = user_of(here, stream)
+        shown = _identity(here, user) | _standing(user)
+        _print(shown, user, as_json=as_json)
+    return DONE
+
+
+def _identity(here: Installation, user: User) -> dict[str, object]:
+    from app.installation import USER_PREFIX, InstallationError
+    from eventstore.errors import KeyringError
+
+    pseudonym = user.stream.removeprefix(USER_PREFIX)
+    identity: dict[str, object] = {"user": pseudonym, "handles": None, "name": None}
+    try:
+        handles = here.keyring.handles_of(pseudonym)
+        identity["handles"] = [{"kind": h.kind, "value": h.value} for h in handles]
+        identity["name"] = _name(here, user, pseudonym)
+    except (InstallationError, KeyringError) as error:
+        identity["hidden"] = str(error)
+    return identity
+
+
+def _name(here: Installation, user: User, pseudonym: str) -> str | None:
+    from app.aggregates.events import Profile
+
+    sealed = user.state.profile
+    if sealed is None:
+        return None
+    return here.sealer.open(pseudonym, user.stream, "profile", sealed, Profile).name
+
+
+def _standing(user: User) -> dict[str, object]:
+    from app.cli.output import iso
+    from app.cli.work import turns_of
+    from app.projections.token_totals import band
+
+    s = user.state
+    thread = None
+    if s.thread is not None:
+        thread = {
+            "id": s.thread.id,
+            "started_at": iso(s.thread.started_at),
+            "tokens": s.thread.tokens,
+            "band": band(s.thread.tokens),
+        }
+    return {
+        "gateway": s.contact.gateway if s.contact else None,
+        "registered_at": iso(s.contact.registered_at) if s.contact else None,
+        "last_activity": iso(s.activity_at) if s.activity_at else None,
+        "thread": thread,
+        "last_reset": s.last_reset,
+        "turns": [_turn(turn) for turn in turns_of(user.stream, s)],
+        "version": user.version,
+        "read_only": user.read_only,
+    }
+
+
+def _turn(turn: OpenTurn) -> dict[str, object]:
+    from app.cli.output import iso
+
+    return {
+        "state": turn.state,
+        "messages": turn.messages,
+        "since": iso(turn.since),
+        "attempts": turn.attempts,
+        "detail": turn.detail,
+    }
+
+
+def _print(shown: dict[str, object], user: User, *, as_json: bool) -> None:
+    from app.cli import output
+
+    if as_json:
+        output.write_json(shown)
+        return
+    output.write_fields(
+        [(name.replace("_", " "), _words(name, value)) for name, value in shown.items()]
+    )
+    if user.read_only:
+        output.remark("this user's stream holds events of a newer release: upgrade this node")
+
+
+def _words(name: str, value: object) -> object:
+    """Return a value as one line of text."""
+    match name, value:
+        case "handles", list():
+            return ", ".join(f"{h['kind']} {h['value']}" for h in value) or "none"
+        case "turns", list():
+            return "\n".join(
+                " ".join(f"{k} {v}" for k, v in turn.items() if v not in ("", 0)) for turn in value
+            )
+        case "thread", dict():
+            return f"{value['id']}, {value['tokens']:,} tokens ({value['band']})"
+        case _:
+            return value
