@@ -43,8 +43,7 @@ def configure(directory: Path | None, *, console: TextIO | None = None) -> None:
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             _category_first,
-            structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
-            _plain_head,
+            _render,
         ],
     )
     for handler in handlers or [logging.NullHandler()]:
@@ -96,16 +95,14 @@ def _category_first(_logger: WrappedLogger, _method: str, event: EventDict) -> E
     return event
 
 
-def _plain_head(_logger: WrappedLogger, _method: str, line: str) -> str:
-    """Turn `timestamp='…' level='…' event='CATEGORY' k=v` into `… … CATEGORY k=v`."""
-    for name in ("timestamp", "level", "event"):
-        quote = line.find(f"{name}=")
-        if quote < 0:
-            continue
-        mark = line[quote + len(name) + 1]
-        end = line.find(mark, quote + len(name) + 2)
-        line = line[:quote] + line[quote + len(name) + 2 : end] + line[end + 1 :]
-    return line
+_FIELDS = structlog.processors.KeyValueRenderer(sort_keys=False)
+
+
+def _render(logger: WrappedLogger, method: str, event: EventDict) -> str:
+    """Render `<time> <level> CATEGORY k=v …`."""
+    head = " ".join(str(event.pop(name, "-")) for name in ("timestamp", "level", "event"))
+    fields = _FIELDS(logger, method, event)
+    return f"{head} {fields}" if fields else head
 
 
 _SHARED: list[Processor] = [

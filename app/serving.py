@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -74,9 +75,7 @@ async def _serve(settings: Settings) -> None:
         )
         raise ValueError(msg)
     with simulators(settings) as world:
-        outside = open_outside(
-            settings, openai_url=world.openai_url, whapi_url=world.whapi_url
-        )
+        outside = open_outside(settings, openai_url=world.openai_url, whapi_url=world.whapi_url)
         async with open_bot(settings, outside) as bot:
             await _listen(settings, bot, world)
 
@@ -95,7 +94,10 @@ async def _listen(settings: Settings, bot: Bot, world: World) -> None:
         timeout_graceful_shutdown=15,
         backlog=2048,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, server.stop)
     announcing = asyncio.ensure_future(_announce(settings, server, world))
     try:
         await server.serve()
@@ -105,6 +107,24 @@ async def _listen(settings: Settings, bot: Bot, world: World) -> None:
             await announcing
         with contextlib.suppress(FileNotFoundError):
             (settings.data / "serve.json").unlink()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server without its signal handlers.
+
+    They raise the signal again once the server has stopped, which would end the process before
+    the turns that are running and the log are closed.
+    """
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to `_listen`."""
+        yield
+
+    def stop(self) -> None:
+        """Stop accepting; a second signal ends open connections."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
 
 
 def door(settings: Settings, bot: Bot) -> WebhookIngress:
@@ -133,7 +153,7 @@ def door(settings: Settings, bot: Bot) -> WebhookIngress:
 
 
 async def _announce(settings: Settings, server: uvicorn.Server, world: World) -> None:
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110 - uvicorn has a flag, and no event to wait for
         await asyncio.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -223,5 +243,3 @@ def simulators(settings: Settings) -> Iterator[World]:
             child.wait(timeout=5)
         if child.poll() is None:
             child.kill()
-
-

@@ -17,7 +17,16 @@ from typing import TypeVar
 
 import structlog
 
-from app.aggregates.events import Adopted, Content, MessageEchoed, Reply, SentMessage
+from app.aggregates.answers import PartStarted
+from app.aggregates.events import (
+    Adopted,
+    Content,
+    MessageEchoed,
+    Reply,
+    RunCompleted,
+    SentMessage,
+    TurnParked,
+)
 from app.aggregates.open_work import Delivery
 from app.aggregates.user import User
 from app.aggregates.user_state import UserState
@@ -86,39 +95,37 @@ class Delivering:
         """Show that an answer is being written; best effort."""
         await self._messenger.show_typing(self._chat(stream, user))
 
-    async def finish(self, stream: StreamName, parts: tuple[str, ...] = ()) -> None:
+    async def finish(self, stream: StreamName, run: str = "", parts: tuple[str, ...] = ()) -> None:
         """Deliver what is open until it is done, or must wait (`due_at` says until when).
 
-        `parts` saves opening the sealed reply again when the caller has just made it.
+        `parts` saves opening the sealed reply of `run` again when the caller has just made it.
         """
         while True:
             user = await self._users.look(stream)
             delivery = user.state.delivery
             if delivery is None or self.due_at(delivery) > self._log.now():
                 return
-            if not parts:
+            if delivery.run != run:
+                run = delivery.run
                 parts = await self._in_reader(self._open_reply, stream, delivery)
             text = parts[delivery.next_part]
             chat = self._chat(stream, user)
-            if delivery.in_flight is not None and not self._policy.resend_uncertain:
-                settled = await self._settle(stream, delivery, chat, text)
-                if settled:
-                    continue
-            await self._send(stream, delivery, chat, text)
+            if delivery.in_flight is None:
+                await self._send(stream, delivery, chat, text)
+            else:
+                await self._settle(stream, delivery, chat, text)
 
     # -- sending ----------------------------------------------------------------------------------
 
-    async def _send(
-        self, stream: StreamName, delivery: Delivery, chat: str, text: str
-    ) -> None:
+    async def _send(self, stream: StreamName, delivery: Delivery, chat: str, text: str) -> None:
         run, part = delivery.run, delivery.next_part
         now = self._log.now()
         deadline = now + self._policy.send
         started = await self._users.decide(
             stream,
-            lambda user: user.delivery_started(run=run, part=part, deadline=deadline, now=now),
+            lambda user: user.delivery_started(run, part, deadline=deadline, now=self._log.now()),
         )
-        if not started:
+        if not isinstance(started, PartStarted):
             return  # somebody else has moved it: look again
         self._crash.reach("after_delivery_started")
         try:
@@ -142,14 +149,12 @@ class Delivering:
         self, stream: StreamName, delivery: Delivery, message_id: str, *, adopted: Adopted
     ) -> None:
         ref = self._ref(message_id)
-        sent = self._sealer.seal(
-            _owner(stream), stream, "sent", SentMessage(message_id=message_id)
-        )
+        sent = self._sealer.seal(_owner(stream), stream, "sent", SentMessage(message_id=message_id))
 
         def record(key: IdempotencyKey | None) -> Callable[[User], object]:
             return lambda user: user.message_sent(
-                run=delivery.run,
-                part=delivery.next_part,
+                delivery.run,
+                delivery.next_part,
                 ref=ref,
                 key=key,
                 sent=sent,
@@ -174,9 +179,9 @@ class Delivering:
         await self._users.decide(
             stream,
             lambda user: user.delivery_failed(
-                run=delivery.run,
-                part=delivery.next_part,
-                code=error.code,
+                delivery.run,
+                delivery.next_part,
+                error.code,
                 retry_at=retry_at,
                 now=self._log.now(),
             ),
@@ -186,40 +191,50 @@ class Delivering:
 
     # -- finding out ------------------------------------------------------------------------------
 
-    async def _settle(
-        self, stream: StreamName, delivery: Delivery, chat: str, text: str
-    ) -> bool:
-        """Find out what became of a part in flight; True if it was settled, False: send it."""
+    async def _settle(self, stream: StreamName, delivery: Delivery, chat: str, text: str) -> None:
+        """Find out what became of a part in flight: sent, surely not sent, or uncertain."""
         echoed = await self._in_reader(self._echoed, stream, delivery, text)
         if echoed is not None:
             await self._record_sent(stream, delivery, echoed, adopted="echo")
-            return True
+            return
         attempt = 0
         while True:
             attempt += 1
             try:
                 listed = await self._messenger.sent_since(chat, delivery.touched_at)
+                break
             except SendError as error:
                 deadline = delivery.in_flight or 0
                 if self._log.now() > deadline + self._policy.margin + GIVE_UP:
                     await self._uncertain(stream, delivery)
-                    return True
+                    return
                 wait = delay(attempt, retry_after=error.retry_after, jitter=self._jitter())
                 await asyncio.sleep(wait)
-                continue
-            for message in listed:
-                if message.text.strip() != text.strip():
-                    continue
-                if not await self._in_reader(self._is_known, message.id):
-                    await self._record_sent(stream, delivery, message.id, adopted="list")
-                    return True
-            return False
+        for message in listed:
+            same = message.text.strip() == text.strip()
+            if same and not await self._in_reader(self._is_known, message.id):
+                await self._record_sent(stream, delivery, message.id, adopted="list")
+                return
+        await self._not_sent(stream, delivery)
+
+    async def _not_sent(self, stream: StreamName, delivery: Delivery) -> None:
+        """The gateway's own list does not show the part: it may be started again."""
+        now = self._log.now()
+        await self._users.decide(
+            stream,
+            lambda user: user.delivery_failed(
+                delivery.run, delivery.next_part, "not_in_list", retry_at=now, now=now
+            ),
+        )
 
     async def _uncertain(self, stream: StreamName, delivery: Delivery) -> None:
+        if self._policy.resend_uncertain:
+            await self._not_sent(stream, delivery)
+            return
         await self._users.decide(
             stream,
             lambda user: user.delivery_uncertain(
-                run=delivery.run, part=delivery.next_part, now=self._log.now()
+                delivery.run, delivery.next_part, now=self._log.now()
             ),
         )
         _log.error("DELIVERY_UNCERTAIN", userId=_owner(stream))
@@ -245,9 +260,15 @@ class Delivering:
     def _open_reply(self, stream: StreamName, delivery: Delivery) -> tuple[str, ...]:
         recorded = _event(self._log, stream, delivery.version)
         event = USER_CODEC.decode(recorded.type, recorded.state)
-        sealed = getattr(event, "apology", None) or getattr(event, "reply", None)
-        reply = self._sealer.open(_owner(stream), stream, "reply", sealed, Reply)
-        return reply.parts
+        sealed = None
+        if isinstance(event, RunCompleted):
+            sealed = event.reply
+        elif isinstance(event, TurnParked):
+            sealed = event.apology
+        if sealed is None:
+            msg = f"event {delivery.version} of {stream} holds no reply"
+            raise LookupError(msg)
+        return self._sealer.open(_owner(stream), stream, "reply", sealed, Reply).parts
 
     def _chat(self, stream: StreamName, user: User) -> str:
         contact = user.state.contact

@@ -68,7 +68,7 @@ class StatusFact(msgspec.Struct, frozen=True):
 
 
 class PresenceFact(msgspec.Struct, frozen=True):
-    """Somebody is typing, recording, online, …"""
+    """Somebody is typing, recording or online."""
 
     person: Person
     presence: str

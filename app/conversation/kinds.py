@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from app.aggregates import gateway as gateways
 from app.aggregates.events import USER_EVENTS
 from app.aggregates.gateway import Gateway, GatewayState
 from app.aggregates.gateway_events import GATEWAY_EVENTS
@@ -37,7 +38,7 @@ class _Users:
         return User(stream, state, version, read_only=read_only)
 
     def collect(self, aggregate: User) -> Sequence[Triggered]:
-        return aggregate.collect_pairs()
+        return aggregate.collect_events()
 
     def state_of(self, aggregate: User) -> UserState:
         return aggregate.state
@@ -50,3 +51,36 @@ class _Users:
 
 
 USERS = _Users()
+
+
+class _Gateways:
+    codec = GATEWAY_CODEC
+    shape = gateways.STATE_SHAPE
+
+    def blank(self, _stream: StreamName) -> GatewayState:
+        return gateways.BLANK
+
+    def evolve(
+        self, state: GatewayState, event: Event, version: Version, recorded_at: Micros
+    ) -> GatewayState:
+        return gateways.evolve(state, event, version, recorded_at)
+
+    def revive(
+        self, stream: StreamName, state: GatewayState, version: Version, *, read_only: bool
+    ) -> Gateway:
+        return Gateway(stream, state, version, read_only=read_only)
+
+    def collect(self, aggregate: Gateway) -> Sequence[Triggered]:
+        return aggregate.collect_events()
+
+    def state_of(self, aggregate: Gateway) -> GatewayState:
+        return aggregate.state
+
+    def pack(self, state: GatewayState) -> bytes:
+        return gateways.pack(state)
+
+    def unpack(self, state: bytes) -> GatewayState:
+        return gateways.unpack(state)
+
+
+GATEWAYS = _Gateways()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from app.aggregates.user import BufferPolicy
+from app.aggregates.answers import BufferPolicy
 from app.settings import Settings
 
 SECOND = 1_000_000

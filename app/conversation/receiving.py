@@ -15,7 +15,7 @@ from concurrent.futures import Executor
 import msgspec
 import structlog
 
-from app.aggregates.events import Content
+from app.aggregates.events import Content, Presence
 from app.aggregates.gateway import GATEWAY_STREAM, Gateway, GatewayState
 from app.aggregates.user import User
 from app.aggregates.user_state import UserState
@@ -186,17 +186,17 @@ class Receiver:
             self._register(user, delivery, fact.chat_id, pseudonym)
             if fact.origin == "person":
                 user.receive_message(
-                    ref=ref,
-                    kind=fact.kind,
-                    content=content,
+                    ref,
+                    fact.kind,
+                    content,
                     answerable=fact.answerable,
                     at=at,
                     now=now,
                 )
             elif fact.origin == "human":
-                user.human_wrote(ref=ref, content=content, at=at, now=now)
+                user.human_wrote(ref, content, at=at, now=now)
             else:
-                user.echo_observed(ref=ref, key=echo_key, content=content, at=at, now=now)
+                user.echo_observed(ref, content, key=echo_key, at=at, now=now)
 
         if fact.origin == "bot":
             echo_key = self._fingerprint("echo", delivery.gateway, self._channel, fact.id)
@@ -233,9 +233,7 @@ class Receiver:
 
         def record(user: User) -> None:
             self._register(user, delivery, message.chat_id, pseudonym)
-            user.edit_message(
-                ref=ref, key=key, content=content, early=early, at=message.at or None, now=now
-            )
+            user.edit_message(ref, content, key=key, early=early, at=message.at or None, now=now)
 
         await self._users.decide(stream, record)
         self.counts["edit"] += 1
@@ -248,17 +246,20 @@ class Receiver:
                 if stream is not None:
                     await self._delete(stream, delivery, ref)
                 else:
-                    await self._gateway.decide(
-                        GATEWAY_STREAM, lambda g, ref=ref: g.remember_early_delete(ref)
-                    )
+                    await self._remember_early_delete(ref)
             except DuplicateKey:
                 self.counts["duplicate"] += 1
             self.counts["delete"] += 1
 
+    async def _remember_early_delete(self, ref: IdempotencyKey) -> None:
+        await self._gateway.decide(
+            GATEWAY_STREAM, lambda gateway: gateway.remember_early_delete(ref)
+        )
+
     async def _delete(self, stream: StreamName, delivery: Delivery, ref: IdempotencyKey) -> None:
         key = self._fingerprint("deleted", delivery.gateway, self._channel, ref.hex())
         now = self._log.now()
-        await self._users.decide(stream, lambda user: user.delete_message(ref=ref, key=key, now=now))
+        await self._users.decide(stream, lambda user: user.delete_message(ref, key=key, now=now))
 
     # -- statuses and presences -------------------------------------------------------------------
 
@@ -273,14 +274,12 @@ class Receiver:
                 await self._other("statuses.unknown_message", raw, None)
                 return
             stream = found
-        key = self._fingerprint(
-            "status", delivery.gateway, self._channel, fact.id, fact.status
-        )
+        key = self._fingerprint("status", delivery.gateway, self._channel, fact.id, fact.status)
         now = self._log.now()
         await self._users.decide(
             stream,
             lambda user: user.status_changed(
-                ref=ref, key=key, status=fact.status, at=fact.at or None, now=now
+                ref, fact.status, key=key, at=fact.at or None, now=now
             ),
         )
         self.counts["status"] += 1
@@ -293,9 +292,9 @@ class Receiver:
         if pseudonym is None:
             return  # whoever waits for an answer has written to us and is in memory
         now = self._log.now()
-        presence = "recording" if fact.presence == "recording" else "typing"
+        presence: Presence = "recording" if fact.presence == "recording" else "typing"
         await self._users.decide(
-            user_stream(pseudonym), lambda user: user.observe_typing(presence=presence, now=now)
+            user_stream(pseudonym), lambda user: user.observe_typing(presence, now=now)
         )
 
     # -- what belongs to no single person ---------------------------------------------------------
@@ -327,10 +326,10 @@ class Receiver:
         return message_ref(self._fingerprint, delivery.gateway, self._channel, message_id)
 
     def _register(self, user: User, delivery: Delivery, chat_id: str, pseudonym: str) -> None:
-        if not user.state.registered:
+        if user.state.contact is None:
             stream = user_stream(pseudonym)
             chat = self._sealer.seal(pseudonym, stream, "chat", chat_id)
-            user.register(gateway=delivery.gateway, chat=chat, now=self._log.now())
+            user.register(delivery.gateway, chat, now=self._log.now())
 
     async def _find(self, ref: IdempotencyKey) -> StreamName | None:
         """Return the stream that holds a message, from the log itself."""

@@ -27,7 +27,7 @@ _log = structlog.get_logger(__name__)
 class Recovery:
     """Looks for orphans. Belongs to one event loop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the composition root's parts
         self,
         *,
         todo: TodoList,

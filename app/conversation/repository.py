@@ -67,9 +67,7 @@ class Kind(Protocol[A, S]):
     def evolve(self, state: S, event: Event, version: Version, recorded_at: Micros) -> S:
         """Return the state after an event. Pure."""
 
-    def revive(
-        self, stream: StreamName, state: S, version: Version, *, read_only: bool
-    ) -> A:
+    def revive(self, stream: StreamName, state: S, version: Version, *, read_only: bool) -> A:
         """Return the aggregate that decides upon a state."""
 
     def collect(self, aggregate: A) -> Sequence[Triggered]:

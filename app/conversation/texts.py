@@ -62,9 +62,7 @@ def _event(log: LogReader, stream: StreamName, version: int) -> Recorded:
     return log.read_stream(stream, after=Version(version - 1), up_to=Version(version))[0]
 
 
-def _received(
-    log: LogReader, stream: StreamName, after: int, up_to: int
-) -> list[Recorded]:
+def _received(log: LogReader, stream: StreamName, after: int, up_to: int) -> list[Recorded]:
     events = log.read_stream(stream, after=Version(after), up_to=Version(up_to))
     return [event for event in events if event.type == "MessageReceived"]
 

@@ -44,8 +44,8 @@ class TodoCheckpoint:
         connection.execute("PRAGMA busy_timeout=10000")
         self._connection = connection
         database = sqlite_utils.Database(connection)
-        database["todo"].create({"stream": str}, pk="stream", if_not_exists=True)
-        database["todo_cursor"].create(
+        database.table("todo").create({"stream": str}, pk="stream", if_not_exists=True)
+        database.table("todo_cursor").create(
             {"id": int, "epoch": int, "position": int, "leaf": bytes}, pk="id", if_not_exists=True
         )
 
@@ -195,4 +195,3 @@ class TodoList:
         if user is None:
             user = await self._users.look(stream)
         self.changed(stream, user.state)
-

@@ -15,10 +15,22 @@ from typing import TypeVar
 
 import structlog
 
-from app.aggregates.events import Reply
+from app.aggregates.answers import (
+    Apology,
+    Billed,
+    Claimed,
+    Completed,
+    GivenUp,
+    RunSuperseded,
+    Spent,
+    ThreadLeft,
+    ThreadLinked,
+)
+from app.aggregates.events import CancelReason, Reply, ResetReason
 from app.aggregates.open_work import Run
-from app.aggregates.user import Claimed, User
+from app.aggregates.user import User
 from app.aggregates.user_state import UserState
+from app.aggregates.user_turn import due_at
 from app.conversation.backoff import delay
 from app.conversation.breaker import Breaker
 from app.conversation.crash import CrashPoints
@@ -36,7 +48,6 @@ from app.conversation.ports import (
     ThreadBusy,
     ThreadGone,
     Unreachable,
-    Usage,
 )
 from app.conversation.repository import Repository
 from app.conversation.texts import read_texts, split_reply
@@ -53,7 +64,7 @@ BREAKER_PATIENCE = 30 * SECOND
 POLL_SECONDS = 1.0
 
 
-class Superseded(Exception):  # noqa: N818 - a fact, not a failure
+class Superseded(Exception):
     """The run no longer holds the turn: somebody took over. Stop, and leave it to them."""
 
 
@@ -103,7 +114,7 @@ class Turns:
             return None
         if state.run is not None:
             return None
-        return User.due_at(state, self._policy.buffer)
+        return due_at(state, self._policy.buffer)
 
     def is_held(self, state: UserState) -> bool:
         """Tell whether a living node other than this process is at work on the stream."""
@@ -141,7 +152,7 @@ class Turns:
         claim = await self._users.decide(
             stream,
             lambda user: user.claim(
-                run=run,
+                run,
                 node=nodes.node,
                 incarnation=nodes.incarnation,
                 now=self._log.now(),
@@ -165,13 +176,13 @@ class Turns:
         waiting = tuple(p for p in user.state.pending if p.version <= run.up_to)
         texts = await self._in_reader(read_texts, self._log, self._sealer, stream, waiting)
         if not texts:  # everything was taken back since the claim
-            await self._cancel(stream, run, "superseded")
+            await self._cancel(stream, run, "superseded", billed="nothing")
             return
         try:
             answer = await self._ask_in_thread(stream, run, texts)
         except ThreadBusy:
             retry_at = self._log.now() + 5 * SECOND
-            await self._cancel(stream, run, "thread_busy", retry_at=retry_at)
+            await self._cancel(stream, run, "thread_busy", billed="nothing", retry_at=retry_at)
             return
         except ProviderError as error:
             self._judge(error)
@@ -180,9 +191,7 @@ class Turns:
         self.breaker.record(ok=True, now=_monotonic())
         await self._finish(stream, run.id, answer)
 
-    async def _ask_in_thread(
-        self, stream: StreamName, run: Run, texts: tuple[str, ...]
-    ) -> Answer:
+    async def _ask_in_thread(self, stream: StreamName, run: Run, texts: tuple[str, ...]) -> Answer:
         """Run in the user's conversation: renewed if old, replaced if gone, waited for if busy."""
         deadline = self._log.now() + self._policy.busy
         replaced = False
@@ -204,41 +213,36 @@ class Turns:
                 await asyncio.sleep(pause)
 
     async def _thread(self, stream: StreamName, run: Run) -> str:
-        state = (await self._users.look(stream)).state
-        reason = "first_time"
-        if state.thread is not None:
-            if self._log.now() - state.thread.started_at <= self._policy.thread_age:
-                return state.thread.id
+        """Return the conversation to run in: the current one, or a new one (A7)."""
+        user = await self._users.look(stream)
+        thread = user.state.thread
+        reason: ResetReason | None = None
+        if thread is not None:
+            if user.thread_needs(self._log.now(), self._policy.thread_age) == "ok":
+                return thread.id
             reason = "expired"
-            await self._reset_thread(stream, run, state.thread.id, reason)
-        elif state.last_reset is not None:
-            reason = state.last_reset
         created = await self._provider.start_thread({"user": _owner(stream), "run": run.id})
         self._crash.reach("after_thread_created")
-        await self._current(
+        linked = await self._current(
             stream,
-            lambda user: user.start_thread(
-                run=run.id, thread=created, reason=reason, now=self._log.now()
-            ),
+            run.id,
+            lambda user: user.start_thread(created, reason=reason, now=self._log.now()),
         )
+        if isinstance(linked, ThreadLinked) and linked.left is not None:
+            _log_reset(stream, linked.reason, linked.lost)
         self._crash.reach("after_thread_started")
         return created
 
     async def _reset_thread(
-        self, stream: StreamName, run: Run, thread: str, reason: str
+        self, stream: StreamName, run: Run, thread: str, reason: ResetReason
     ) -> None:
-        before = (await self._users.look(stream)).state.thread
-        lost = before.tokens if before is not None else 0
-        await self._current(
+        left = await self._current(
             stream,
-            lambda user: user.reset_thread(
-                thread=thread, reason=reason, now=self._log.now()
-            ),
+            run.id,
+            lambda user: user.reset_thread(reason, thread=thread, now=self._log.now()),
         )
-        extra = {"tokensLost": lost} if lost else {}
-        _log.info(
-            "THREAD_TOKENS_RESET", userId=_owner(stream), resetReason=reason, **extra
-        )
+        if isinstance(left, ThreadLeft):
+            _log_reset(stream, left.reason, left.lost)
 
     async def _ask(
         self, stream: StreamName, run: Run, thread: str, texts: tuple[str, ...]
@@ -252,14 +256,13 @@ class Turns:
         code = "no_answer"
         raise Unreachable(code, billed=True)
 
-    async def _submitted(
-        self, stream: StreamName, run: Run, thread: str, step: Submitted
-    ) -> None:
+    async def _submitted(self, stream: StreamName, run: Run, thread: str, step: Submitted) -> None:
         self._crash.reach("before_run_submitted")
         await self._current(
             stream,
+            run.id,
             lambda user: user.run_submitted(
-                run=run.id, response=step.response, thread=thread, now=self._log.now()
+                run.id, step.response, thread=thread, now=self._log.now()
             ),
         )
         self._crash.reach("after_run_submitted")
@@ -268,28 +271,37 @@ class Turns:
 
     async def _finish(self, stream: StreamName, run: str, answer: Answer) -> None:
         """Record an answer with its usage in one append, and deliver it."""
+        state = (await self._users.look(stream)).state
+        if state.run is None or state.run.id != run:
+            raise Superseded
+        billed = _spent(answer)
+        if isinstance(billed, Spent) and billed.total <= 0:
+            _log.info("TOKEN_COUNT_SKIPPED", userId=_owner(stream), total=billed.total)
         parts = split_reply(answer.text) if answer.status in {"completed", "incomplete"} else ()
         if not parts:
             code = answer.code or f"response_{answer.status}"
-            await self._fail(stream, run, code, usage=answer.usage, response=answer.response)
+            await self._fail(stream, run, code, billed=billed)
             return
+        thread = state.run.thread or ""
         reply = self._sealer.seal(_owner(stream), stream, "reply", Reply(parts=parts))
         self._crash.reach("before_run_completed")
-        await self._current(
+        done = await self._current(
             stream,
+            run,
             lambda user: user.run_completed(
-                run=run,
-                response=answer.response,
+                run,
+                answer.response,
                 reply=reply,
                 parts=len(parts),
-                usage=_tokens(answer.usage),
-                model=answer.model,
+                billed=billed,
+                thread=thread,
                 last_item=answer.last_item,
                 now=self._log.now(),
             ),
         )
         self._crash.reach("after_run_completed")
-        await self._delivering.finish(stream, parts)
+        if isinstance(done, Completed):
+            await self._delivering.finish(stream, run, parts)
 
     async def _after_error(self, stream: StreamName, run: str, error: ProviderError) -> None:
         """An attempt failed. What may have been billed is looked up before anything is tried."""
@@ -304,14 +316,12 @@ class Turns:
                     await self._finish(stream, run, answer)
                     return
             await self._trim(state)
-        retry_after = error.retry_after
         await self._fail(
             stream,
             run,
             error.code,
-            usage=None,
-            unknown=error.billed,
-            retry_after=retry_after,
+            billed="unknown" if error.billed else "nothing",
+            retry_after=error.retry_after,
             final=isinstance(error, Refused),
         )
 
@@ -321,63 +331,65 @@ class Turns:
         run: str,
         code: str,
         *,
-        usage: Usage | None,
-        response: str | None = None,
-        unknown: bool = False,
+        billed: Billed,
         retry_after: float | None = None,
         final: bool = False,
     ) -> None:
-        state = (await self._users.look(stream)).state
-        attempt = state.attempts + 1
-        final = final or attempt >= self._policy.attempts
+        attempt = (await self._users.look(stream)).state.attempts + 1
         wait = delay(attempt, retry_after=retry_after, jitter=self._jitter())
-        retry_at = None if final else self._log.now() + micros(wait)
-        apology = self._apology(stream) if final else None
-        await self._current(
+        last = final or attempt >= self._policy.attempts
+        retry_at = None if last else self._log.now() + micros(wait)
+        apology = self._apology(stream)
+        end = await self._current(
             stream,
+            run,
             lambda user: user.run_failed(
-                run=run,
-                code=code,
-                response=response,
-                usage=_tokens(usage),
-                usage_unknown=unknown or (response is not None and usage is None),
+                run,
+                code,
+                billed=billed,
                 retry_at=retry_at,
                 apology=apology,
                 now=self._log.now(),
             ),
         )
-        level = _log.error if final else _log.warning
+        level = _log.error if isinstance(end, GivenUp) else _log.warning
         level("RUN_FAILED", userId=_owner(stream), run=run, code=code, attempt=attempt)
         self._crash.reach("after_run_failed")
-        if final:
-            self._crash.reach("after_turn_parked")
-            await self._delivering.finish(stream)
+        await self._apologise(stream, end)
 
     async def _cancel(
         self,
         stream: StreamName,
         run: Run,
-        reason: str,
+        reason: CancelReason,
         *,
-        usage: Usage | None = None,
-        unknown: bool = False,
+        billed: Billed,
         retry_at: int | None = None,
     ) -> None:
         apology = self._apology(stream)
-        await self._current(
+        end = await self._current(
             stream,
+            run.id,
             lambda user: user.run_cancelled(
-                run=run.id,
-                reason=reason,
-                usage=_tokens(usage),
-                usage_unknown=unknown,
+                run.id,
+                reason,
+                billed=billed,
                 retry_at=retry_at,
-                most=self._policy.attempts,
                 apology=apology,
+                limit=self._policy.attempts,
                 now=self._log.now(),
             ),
         )
         _log.info("RUN_CANCELLED", userId=_owner(stream), run=run.id, reason=reason)
+        await self._apologise(stream, end)
+
+    async def _apologise(self, stream: StreamName, end: object) -> None:
+        if not isinstance(end, GivenUp):
+            return
+        self._crash.reach("after_turn_parked")
+        _log.error("TURN_PARKED", userId=_owner(stream), attempts=end.attempts)
+        if end.apologise:
+            await self._delivering.finish(stream)
 
     # -- recovery ---------------------------------------------------------------------------------
 
@@ -389,15 +401,14 @@ class Turns:
             if run.response is None:
                 state = (await self._users.look(stream)).state
                 await self._trim(state)
-                await self._cancel(stream, run, "orphaned", unknown=True)
+                await self._cancel(stream, run, "orphaned", billed="unknown")
                 return
             answer = await self._await_response(run.response)
             if answer is None:
                 await self._trim((await self._users.look(stream)).state)
-                await self._cancel(stream, run, "orphaned", unknown=True)
+                await self._cancel(stream, run, "orphaned", billed="unknown")
             elif answer.status == "cancelled":
-                unknown = answer.usage is None
-                await self._cancel(stream, run, "orphaned", usage=answer.usage, unknown=unknown)
+                await self._cancel(stream, run, "orphaned", billed=_spent(answer))
             else:
                 await self._finish(stream, run.id, answer)
         except Superseded:
@@ -441,14 +452,24 @@ class Turns:
 
     # -- small parts ------------------------------------------------------------------------------
 
-    async def _current(self, stream: StreamName, command: Callable[[User], bool]) -> None:
+    async def _current(self, stream: StreamName, run: str, command: Callable[[User], R]) -> R:
         """Make a decision of a run durable. Raises `Superseded` if the run lost its turn."""
-        if not await self._users.decide(stream, command):
-            raise Superseded
 
-    def _apology(self, stream: StreamName):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        def decide(user: User) -> R | RunSuperseded:
+            current = user.state.run
+            if current is None or current.id != run:
+                return RunSuperseded(run, None if current is None else current.id)
+            return command(user)
+
+        answer = await self._users.decide(stream, decide)
+        if isinstance(answer, RunSuperseded):
+            raise Superseded
+        return answer
+
+    def _apology(self, stream: StreamName) -> Apology:
         reply = Reply(parts=(self._policy.apology,))
-        return self._sealer.seal(_owner(stream), stream, "reply", reply)
+        sealed = self._sealer.seal(_owner(stream), stream, "reply", reply)
+        return Apology(f"sorry_{os.urandom(12).hex()}", sealed)
 
     def _judge(self, error: ProviderError) -> None:
         down = isinstance(error, Unreachable)
@@ -464,8 +485,23 @@ class Turns:
         return await loop.run_in_executor(self._readers, work, *arguments)
 
 
-def _tokens(usage: Usage | None) -> Usage | None:
-    return usage
+def _spent(answer: Answer) -> Billed:
+    usage = answer.usage
+    if usage is None:
+        return "unknown"
+    return Spent(
+        total=usage.total,
+        input=usage.input,
+        output=usage.output,
+        cached=usage.cached,
+        reasoning=usage.reasoning,
+        model=answer.model,
+    )
+
+
+def _log_reset(stream: StreamName, reason: ResetReason, lost: int) -> None:
+    extra = {"tokensLost": lost} if lost else {}
+    _log.info("THREAD_TOKENS_RESET", userId=_owner(stream), resetReason=reason, **extra)
 
 
 def _owner(stream: StreamName) -> str:
