@@ -34,6 +34,7 @@ from app.conversation.todo import TodoCheckpoint, TodoList
 from app.conversation.turn import Turns
 from app.gateways.openai import OpenAIProvider, OpenAISettings
 from app.gateways.whapi import WhapiMessenger, WhapiSettings
+from app.jobs.schedule import Schedule
 from app.projections import THREAD_MAP, TOKEN_TOTALS, Follower, Views
 from app.settings import Settings
 from eventstore.keyring import KeyEncryptionKey, Keyring
@@ -46,6 +47,7 @@ _log = structlog.get_logger(__name__)
 RELEASE = "0.1.0"
 READERS = 4
 DRAIN_SECONDS = 10.0
+CHECKPOINT_SECONDS = 2.0
 KEYS_IN_MEMORY = 20_000
 
 
@@ -153,11 +155,23 @@ class Bot:
             turns=self.turns,
             dispatcher=self.dispatcher,
             now=self.log.now,
-            policy=self.policy,
         )
+        self.schedule = self._jobs()
         self.views = Views(settings.bot_directory / "views.db")
         self.follower = Follower(self.log, self.views, (THREAD_MAP, TOKEN_TOTALS))
         self.writer.listen(lambda _: self.follower.wake())
+
+    def _jobs(self) -> Schedule:
+        settings = self.settings
+        schedule = Schedule()
+        schedule.every(
+            settings.orphan_every_seconds,
+            "orphans",
+            self.recovery.look,
+            first=settings.orphan_start_seconds,
+        )
+        schedule.every(CHECKPOINT_SECONDS, "todo_checkpoint", self.todo.save)
+        return schedule
 
     def _tell(self, stream: StreamName, state: UserState) -> bool:
         """Arrange what a state leaves to be done; return whether anything is open."""
@@ -181,12 +195,13 @@ class Bot:
             self.nodes.keep_beating(),
             self.todo.follow(),
             self.dispatcher.run(),
-            self.recovery.run(),
         ):
             self._tasks.append(asyncio.ensure_future(work))
+        self.schedule.start()
 
     async def close(self) -> None:
         """Let running turns end, write what waits, and close everything."""
+        self.schedule.stop()
         await self.dispatcher.drain(DRAIN_SECONDS)
         for task in self._tasks:
             task.cancel()

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -81,10 +82,9 @@ async def _serve(settings: Settings) -> None:
 
 
 async def _listen(settings: Settings, bot: Bot, world: World) -> None:
+    listener = _bind(settings)
     config = uvicorn.Config(
         door(settings, bot),
-        host=settings.host,
-        port=settings.port,
         loop="none",
         http="httptools",
         ws="none",
@@ -92,21 +92,40 @@ async def _listen(settings: Settings, bot: Bot, world: World) -> None:
         access_log=False,
         log_config=None,
         timeout_graceful_shutdown=15,
-        backlog=2048,
     )
     server = _Server(config)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, server.stop)
-    announcing = asyncio.ensure_future(_announce(settings, server, world))
+    port: int = listener.getsockname()[1]
+    announcing = asyncio.ensure_future(_announce(settings, server, world, port))
     try:
-        await server.serve()
+        await server.serve(sockets=[listener])
     finally:
         announcing.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await announcing
         with contextlib.suppress(FileNotFoundError):
             (settings.data / "serve.json").unlink()
+
+
+def _bind(settings: Settings) -> socket.socket:
+    """Return a listening socket. Raises `OSError` that names the address."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        msg = (
+            f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}. "
+            "Choose another with --host and --port"
+        )
+        raise OSError(msg) from error
+    listener.listen(2048)
+    listener.setblocking(False)
+    return listener
 
 
 class _Server(uvicorn.Server):
@@ -152,10 +171,9 @@ def door(settings: Settings, bot: Bot) -> WebhookIngress:
     )
 
 
-async def _announce(settings: Settings, server: uvicorn.Server, world: World) -> None:
+async def _announce(settings: Settings, server: uvicorn.Server, world: World, port: int) -> None:
     while not server.started:  # noqa: ASYNC110 - uvicorn has a flag, and no event to wait for
         await asyncio.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{port}"
     address = Address(os.getpid(), url, world.openai_url, world.whapi_url, world.simulated)

@@ -16,6 +16,8 @@ from eventstore.types import Micros, StreamName
 
 _log = structlog.get_logger(__name__)
 MICRO = 1_000_000
+AFTER_FAILURE = 5 * MICRO
+"""µs before a visit that ended with an error is repeated."""
 
 Work = Callable[[StreamName], Awaitable[None]]
 
@@ -115,8 +117,11 @@ class Dispatcher:
     def _finished(self, stream: StreamName, task: asyncio.Task[None]) -> None:
         del self._running[stream]
         if not task.cancelled() and task.exception() is not None:
-            _log.error("TURN_FAILED", exc_info=task.exception())
-        self._after(stream)
+            # Whatever it was (a full disk, a missing key), asking at once again would not help.
+            _log.error("TURN_FAILED", stream=stream, exc_info=task.exception())
+            self.put(stream, self._now() + AFTER_FAILURE)
+        else:
+            self._after(stream)
         self._wake.set()
 
     def _compact(self) -> None:

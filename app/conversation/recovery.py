@@ -6,28 +6,21 @@ living node holds is left alone; what nobody holds any more is visited at once.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-
-import structlog
 
 from app.aggregates.user import User
 from app.aggregates.user_state import UserState
 from app.conversation.dispatcher import Dispatcher
-from app.conversation.policy import TurnPolicy
 from app.conversation.repository import Repository
 from app.conversation.todo import TodoList
 from app.conversation.turn import Turns
-from eventstore.errors import EventStoreError
 from eventstore.types import Micros
-
-_log = structlog.get_logger(__name__)
 
 
 class Recovery:
     """Looks for orphans. Belongs to one event loop."""
 
-    def __init__(  # noqa: PLR0913 - the composition root's parts
+    def __init__(
         self,
         *,
         todo: TodoList,
@@ -35,7 +28,6 @@ class Recovery:
         turns: Turns,
         dispatcher: Dispatcher,
         now: Callable[[], Micros],
-        policy: TurnPolicy,
     ) -> None:
         """Take the parts."""
         self._todo = todo
@@ -43,18 +35,7 @@ class Recovery:
         self._turns = turns
         self._dispatcher = dispatcher
         self._now = now
-        self._policy = policy
         self.found = 0
-
-    async def run(self) -> None:
-        """Look for orphans until cancelled."""
-        await asyncio.sleep(self._policy.orphan_start)
-        while True:
-            try:
-                await self.look()
-            except EventStoreError as error:
-                _log.warning("BD_THREAD_ERROR", operation="recovery", error=type(error).__name__)
-            await asyncio.sleep(self._policy.orphan_every)
 
     async def look(self) -> None:
         """Look at every stream with open work, once."""

@@ -28,7 +28,6 @@ from eventstore.types import Cursor, Epoch, Position, StreamName
 _log = structlog.get_logger(__name__)
 PREFIX = "user/"
 PAGE = 5000
-CHECKPOINT_SECONDS = 2.0
 FOLLOW_SECONDS = 0.25
 
 
@@ -100,6 +99,8 @@ class TodoList:
         self._tell = tell
         self._open: set[StreamName] = set()
         self._subscription: Subscription | None = None
+        self._seen = Position(0)
+        """Every stream mentioned up to here has been looked at."""
         self._saved: tuple[int, int] = (-1, -1)
         self._changed = False
 
@@ -130,22 +131,19 @@ class TodoList:
                 _log.warning("TODO_REBUILT", reason=str(error))
                 cursor, streams = None, []
         self._subscription = Subscription(self._log, after=cursor, page=PAGE)
+        self._seen = self._subscription.position
         for stream in streams:
             await self._look(stream)
 
     async def follow(self) -> None:
-        """Follow the log until cancelled, with a checkpoint every two seconds."""
-        loop = asyncio.get_running_loop()
-        next_save = loop.time() + CHECKPOINT_SECONDS
+        """Follow the log until cancelled. `save`, called now and then, keeps the place."""
         while True:
             try:
                 busy = await self._step()
-                if loop.time() >= next_save:
-                    await self.save()
-                    next_save = loop.time() + CHECKPOINT_SECONDS
             except CursorMismatch as error:
                 _log.warning("TODO_REBUILT", reason=str(error))
                 self._subscription = Subscription(self._log, page=PAGE)
+                self._seen = Position(0)
                 busy = True
             except (EventStoreError, sqlite3.Error) as error:
                 _log.warning("BD_THREAD_ERROR", operation="todo", error=type(error).__name__)
@@ -157,7 +155,7 @@ class TodoList:
         """Write the checkpoint, if anything changed since the last one."""
         if self._subscription is None:
             return
-        position = self._subscription.position
+        position = self._seen
         mark = (position, len(self._open))
         if not self._changed and mark == self._saved:
             return
@@ -185,6 +183,7 @@ class TodoList:
                 newest[event.stream] = event.version
         for stream, version in newest.items():
             await self._look(stream, version)
+        self._seen = batch.up_to
         return True
 
     async def _look(self, stream: StreamName, version: int = 0) -> None:

@@ -142,7 +142,7 @@ class Turns:
     async def _take(self, stream: StreamName, state: UserState) -> None:
         now = self._log.now()
         waited = now - state.pending[0].at if state.pending else 0
-        if waited < BREAKER_PATIENCE and self.breaker.state == "open":
+        if waited < BREAKER_PATIENCE and self.breaker.state != "closed":
             pause = self.breaker.allow(_monotonic())
             if pause > 0:
                 await asyncio.sleep(pause)
