@@ -19,6 +19,7 @@ from typing import Final, Self
 from urllib.parse import quote
 
 from app.aggregates.events import USER_EVENTS
+from app.aggregates.gateway_events import GATEWAY_EVENTS
 from app.settings import Settings
 from eventstore.codec import Codec, Event
 from eventstore.errors import LogUnavailable
@@ -28,7 +29,7 @@ from eventstore.sqlite import SQLiteLog, system_clock
 from eventstore.types import StreamName
 
 USER_PREFIX: Final = "user/"
-EVENT_CLASSES: Final[tuple[type[Event], ...]] = USER_EVENTS
+EVENT_CLASSES: Final[tuple[type[Event], ...]] = (*USER_EVENTS, *GATEWAY_EVENTS)
 """Every class of event that this release knows, in whatever stream."""
 
 _PSEUDONYM: Final = re.compile(r"[a-z2-7]{20}")

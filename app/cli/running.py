@@ -3,7 +3,7 @@
 | command | what it calls |
 |---|---|
 | `serve` | `app.serving.run(settings) -> int` |
-| `chat` | `app.chatting.run(settings, *, url, phone, name) -> int` |
+| `chat` | `app.chatting.run(settings, *, url, phone, name) -> int`; `url` None: DATA/serve.json |
 | `demo` | `app.demo.run(*, users, messages, keep, seed, as_json) -> int` |
 | `bench` | `bench.__main__.main(argv) -> int` |
 """
@@ -59,7 +59,7 @@ def chat(
     url: Annotated[
         str | None,
         typer.Option(
-            "--url", metavar="URL", help="Address of hilo serve; by default that of the settings."
+            "--url", metavar="URL", help="Address of hilo serve, instead of the one it left in DIR."
         ),
     ] = None,
     phone: Annotated[
@@ -75,12 +75,10 @@ def chat(
     if not (digits.isascii() and digits.isdigit() and len(digits) in _PHONE_DIGITS):
         msg = f"--phone {phone!r} is not a phone number: give 7 to 15 digits, country code first"
         raise WrongUsage(msg)
+    if url is not None and not url.startswith(("http://", "https://")):
+        msg = f"--url {url!r} is not an address: it begins with http:// or https://"
+        raise WrongUsage(msg)
     settings = settings_of(data, bot)
-    if url is None:
-        if settings.port == 0:
-            msg = "the settings give no port: say where the server is with --url"
-            raise WrongUsage(msg)
-        url = f"http://{settings.host}:{settings.port}"
     run = cast("Callable[..., int]", _part("app.chatting", "run"))
     return int(run(settings, url=url, phone=digits, name=name))
 

@@ -11,7 +11,14 @@ from eventstore.codec import Codec, Event
 from eventstore.keyring import BOT, Handle, KeyEncryptionKey, Keyring
 from eventstore.sealing import Sealer
 from eventstore.sqlite import SQLiteLog, system_clock
-from eventstore.types import Append, Appended, IdempotencyKey, StreamName, new_append_id
+from eventstore.types import (
+    Append,
+    Appended,
+    IdempotencyKey,
+    NewEvent,
+    StreamName,
+    new_append_id,
+)
 from eventstore.writer import Writer
 
 ANA, BEN, EVA = "34612345678", "15550100002", "4915112345678"
@@ -85,13 +92,20 @@ class House:
         self.append(phone, e.TurnParked(reason="failed", attempts=3, up_to=up_to))
 
     def append(self, phone: str, *events: Event, key: bytes | None = None) -> Appended:
+        first, *others = events
+        return self.append_stored(
+            phone,
+            self.codec.encode(first, None if key is None else IdempotencyKey(key)),
+            *map(self.codec.encode, others),
+        )
+
+    def append_stored(self, phone: str, *events: NewEvent) -> Appended:
         stream = self.stream(phone)
-        keys = [None if key is None else IdempotencyKey(key), *[None] * len(events)]
         return self.writer.append_blocking(
             Append(
                 stream=stream,
                 expected=self.log.stream_version(stream),
-                events=tuple(self.codec.encode(event, k) for event, k in zip(events, keys)),  # noqa: B905
+                events=events,
                 epoch=self.log.head().epoch,
                 append_id=new_append_id(),
             )

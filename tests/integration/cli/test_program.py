@@ -1,0 +1,121 @@
+"""`hilo` itself: fast to start, clear when it fails, and honest about its settings."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.integration.cli.conftest import Hilo, environment
+from tests.integration.cli.house import House
+
+START_SECONDS = 0.4
+
+
+def test_help_is_there_at_once(tmp_path: Path) -> None:
+    def once() -> float:
+        began = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "app.cli", "--help"],
+            env=environment(tmp_path),
+            check=True,
+            capture_output=True,
+        )
+        return time.perf_counter() - began
+
+    assert min(once() for _ in range(5)) < START_SECONDS
+
+
+def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
+    script = (
+        "import sys, app.cli\n"
+        "app.cli.main(['--help'])\n"
+        "heavy = {'eventstore', 'openai', 'fastapi', 'pydantic', 'cryptography', 'sqlite_utils'}\n"
+        "sys.exit(bool(heavy & {name.partition('.')[0] for name in sys.modules}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment(tmp_path), check=False, capture_output=True
+    )
+    assert done.returncode == 0
+
+
+def test_the_version_is_told(hilo: Hilo) -> None:
+    assert hilo("--version").out.startswith("hilo ")
+    versions = hilo("version", "--json").json
+    assert {"hilo", "python", "sqlite", "eventsourcing"} <= versions.keys()
+    assert versions["python"] in hilo("version").out
+
+
+def test_every_setting_is_shown_with_where_it_came_from(hilo: Hilo, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("HILO_QUIET_SECONDS=7\nWHAPI_TOKEN=whapi-secret\n", "utf-8")
+    secrets = {"HILO_KEK": "kek-secret", "OPENAI_BASE_URL": "https://me:pass-secret@host/v1"}
+    shown = hilo("config", "show", "--bot", "shop", "--json", **secrets)
+    values = shown.json
+    assert values["bot"] == {"value": "shop", "from": "command line"}
+    assert values["data"]["from"] == "environment"
+    assert values["quiet_seconds"] == {"value": 7.0, "from": ".env file"}
+    assert values["model"]["from"] == "default"
+    assert values["kek"] == {"value": "********", "from": "environment"}
+    assert values["whapi_token"] == {"value": "********", "from": ".env file"}
+    assert values["openai_base_url"]["value"] == "https://********@host/v1"
+    assert values["openai_api_key"]["value"] == ""
+    plain = hilo("config", "show", **secrets).out
+    assert "secret" not in (shown.out + plain).replace("webhook_secret", "").replace(
+        "x-hilo-secret", ""
+    ).replace("HILO_WEBHOOK_SECRET", "")
+    assert "WHAPI_TOKEN" in plain
+    assert "HILO_QUIET_SECONDS" in plain
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "said"),
+    [
+        (["no-such-command"], {}, "hilo --help"),
+        (["--no-such-option"], {}, "hilo --help"),
+        (["config", "show", "--bot", "Not A Name"], {}, "bot"),
+        (["log", "stats"], {"HILO_PORT": "many"}, "port"),
+        (["serve", "--port", "70000"], {}, "--port"),
+        (["demo", "--users", "0"], {}, "--users"),
+        (["bench", "--events", "none"], {}, "--events"),
+        (["chat", "--phone", "abc"], {}, "--phone"),
+        (["chat", "--url", "localhost:3010"], {}, "http://"),
+        (["demo", "--keep", "full"], {}, "--keep"),
+    ],
+)
+def test_wrong_usage_is_refused_before_anything_starts(
+    hilo: Hilo, tmp_path: Path, arguments: list[str], variables: dict[str, str], said: str
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    ran = hilo(*arguments, **variables)
+    assert (ran.code, ran.out) == (2, "")
+    assert said in ran.err
+    as_json = json.loads(hilo(*arguments, "--json", **variables).err)
+    assert as_json["exit_code"] == 2
+
+
+def test_a_part_that_is_not_installed_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from app.cli import main  # noqa: PLC0415 - after the module is hidden
+
+    monkeypatch.setitem(sys.modules, "bench.__main__", None)
+    assert main(["bench"]) == 3
+    assert "bench.__main__" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], house: House
+) -> None:
+    from app.cli import main, program  # noqa: PLC0415
+
+    def interrupted(_: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "_run", interrupted)
+    assert main(["log", "tail"]) == 130
+    assert capsys.readouterr().err == ""

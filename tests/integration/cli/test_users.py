@@ -1,0 +1,48 @@
+"""`hilo users show`: one person as the log tells it now, and no more than the keys allow."""
+
+from __future__ import annotations
+
+from app.aggregates import events as e
+from tests.integration.cli.conftest import Hilo
+from tests.integration.cli.house import ANA, ANA_LID, BEN, House
+
+
+def test_a_user_is_shown_with_handles_thread_and_tokens(hilo: Hilo, house: House) -> None:
+    shown = hilo("users", "show", ANA, "--json").json
+    assert shown["user"] == house.people[ANA]
+    assert {(h["kind"], h["value"]) for h in shown["handles"]} == {
+        ("phone", ANA),
+        ("lid", ANA_LID),
+    }
+    assert shown["thread"]["tokens"] == 1234
+    assert shown["thread"]["band"] == "normal"
+    assert shown["last_activity"] > shown["registered_at"]
+    assert [turn["state"] for turn in shown["turns"]] == ["delivering"] or shown["turns"] == []
+    assert "1,234 tokens" in hilo("users", "show", ANA).out
+
+
+def test_what_is_open_is_shown(hilo: Hilo, house: House) -> None:
+    (turn,) = hilo("users", "show", BEN, "--json").json["turns"]
+    assert (turn["state"], turn["messages"], turn["attempts"]) == ("parked", 1, 3)
+    assert "parked" in hilo("users", "show", BEN).out
+
+
+def test_the_name_is_opened_with_the_keyring(hilo: Hilo, house: House) -> None:
+    person, stream = house.people[BEN], house.stream(BEN)
+    profile = house.sealer.seal(person, stream, "profile", e.Profile("Ben", ("vip",)))
+    house.append(BEN, e.ProfileUpdated(profile=profile))
+    assert hilo("users", "show", BEN, "--json").json["name"] == "Ben"
+
+
+def test_without_keys_the_person_stays_a_pseudonym(hilo: Hilo, house: House) -> None:
+    (house.data / "kek").unlink()
+    ran = hilo("users", "show", house.people[BEN], "--json")
+    assert ran.code == 0
+    assert ran.json["handles"] is None
+    assert "HILO_KEK" in ran.json["hidden"]
+    assert BEN not in ran.out
+
+
+def test_nobody_is_a_user(hilo: Hilo, house: House) -> None:
+    assert hilo("users", "show", "nobody").code == 1
+    assert hilo("users", "show").code == 2

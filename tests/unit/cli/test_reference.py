@@ -1,0 +1,50 @@
+"""The command reference is current, and every command keeps the common promises (H5)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from app.cli.reference import commands, main, reference
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "commands.md"
+COMMANDS = dict(commands())
+EXPECTED = """
+    serve chat demo bench version
+    log.tail log.show log.stats log.export
+    threads.list threads.check users.show
+    turns.list turns.retry turns.drop
+    projections.list projections.rebuild config.show
+"""
+
+
+def test_the_commands_are_all_there() -> None:
+    assert set(COMMANDS) == {f"hilo {name.replace('.', ' ')}" for name in EXPECTED.split()}
+
+
+def test_the_reference_is_current() -> None:
+    assert DOCUMENT.read_text("utf-8") == reference(), "run: python -m app.cli.reference"
+
+
+def test_the_reference_can_be_written(tmp_path: Path) -> None:
+    assert main(tmp_path / "commands.md") == 0
+    assert (tmp_path / "commands.md").read_text("utf-8") == reference()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_json_and_documented_exit_codes(name: str) -> None:
+    command = COMMANDS[name]
+    assert command.help
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert "--json" in options
+    assert all(parameter.help for parameter in command.params)
+    assert re.match(r"Exit codes: 0 done;.* 2 wrong usage; 3 ", command.epilog)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_that_reads_a_bots_files_can_be_pointed_at_them(name: str) -> None:
+    options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
+    elsewhere = {"hilo demo", "hilo bench", "hilo version"}
+    assert ({"--data", "--bot"} <= options) == (name not in elsewhere)
