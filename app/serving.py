@@ -124,7 +124,7 @@ def _bind(settings: Settings) -> socket.socket:
         )
         raise OSError(msg) from error
     listener.listen(2048)
-    listener.setblocking(False)
+    listener.settimeout(0)
     return listener
 
 
