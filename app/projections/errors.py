@@ -1,0 +1,39 @@
+"""What can go wrong with read models.
+
+ProjectionError
+├── NotBuilt            the read model has no tables yet: its first build is not done
+├── RebuildRunning      another process rebuilds the same views: one at a time
+├── RebuildFailed       a rebuild ended without switching; what was live still is
+└── UnknownModel        no read model is called so
+"""
+
+from __future__ import annotations
+
+
+class ProjectionError(Exception):
+    """Base of what can go wrong with read models."""
+
+
+class NotBuilt(ProjectionError):
+    """The read model has no tables yet."""
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        super().__init__(
+            f"{model} has not been built yet: hilo serve builds it, or hilo projections rebuild"
+        )
+
+
+class RebuildRunning(ProjectionError):
+    """Another rebuild of the same views is under way."""
+
+
+class RebuildFailed(ProjectionError):
+    """A rebuild ended before it could switch. What was live is untouched."""
+
+
+class UnknownModel(ProjectionError):
+    """No read model is called so."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__(f"there is no read model {name!r}: there are {', '.join(known)}")

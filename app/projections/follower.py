@@ -1,0 +1,209 @@
+"""The live follower: a thread of the server that keeps the read models at the end of the log.
+
+It takes small batches as they are committed. What is far behind, and what is to be rebuilt from a
+long log, it leaves to a child process (`app.projections.bulk`) and takes over where that ends.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Sequence
+from typing import Final, Literal
+
+import structlog
+
+from app.projections.bulk import BulkWorker
+from app.projections.engine import LIVE_WINDOW, Engine, Steps, no_steps
+from app.projections.errors import ProjectionError, RebuildRunning
+from app.projections.model import ReadModel
+from app.projections.queries import ModelStatus, models
+from app.projections.rebuild import rebuild
+from app.projections.scan import Log
+from app.projections.views import Standing, Views
+from eventstore.errors import EventStoreError
+from eventstore.subscription import Subscription
+from eventstore.types import Position
+
+_log = structlog.get_logger(__name__)
+
+BULK_EVENTS: Final = 20_000
+"""From so many events on, catching up is bulk work."""
+
+_RETRY_SECONDS: Final = 30.0
+_IDLE_SECONDS: Final = 1.0
+
+
+class Follower:
+    """Follows one log. `start` and `stop` it once; everything else is safe from any thread."""
+
+    def __init__(  # noqa: PLR0913 - what follows what, and three knobs
+        self,
+        log: Log,
+        views: Views,
+        models: Sequence[ReadModel],
+        *,
+        bulk_events: int = BULK_EVENTS,
+        window: int = LIVE_WINDOW,
+        at_step: Steps = no_steps,
+    ) -> None:
+        """Prepare to keep `models` in `views`; the log is `log.db` beside it for the child."""
+        self._log = log
+        self._views = views
+        self._models = tuple(models)
+        self._engine = Engine(views, log, models, window=window, at_step=at_step)
+        self._at_step = at_step
+        self._news = Subscription(log)
+        self._bulk = BulkWorker(views.path.parent, on_end=self._news.wake)
+        self._bulk_events = bulk_events
+        self._asked_bulk: frozenset[str] = frozenset()
+        self._not_before = 0.0
+        self._gave_up: set[str] = set()
+        self._changed = threading.Condition()
+        self._standings: dict[str, Standing] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="hilo-follower", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the batch in hand, and the child with it. Idempotent."""
+        self._stopping.set()
+        self._news.stop()
+        if self._thread.ident is not None:
+            self._thread.join()
+        with self._changed:
+            self._changed.notify_all()
+
+    def wake(self, _: Position | None = None) -> None:
+        """Say that the log has grown."""
+        self._news.wake()
+
+    @property
+    def position(self) -> Position:
+        """The position that every read model has reached; 0 while one is being built."""
+        with self._changed:
+            return min((self._reached(m.name) for m in self._models), default=Position(0))
+
+    def wait_for(self, position: Position, timeout: float, *, model: str | None = None) -> bool:
+        """Return True when a model (or all) reflects `position`: what was written can be read.
+
+        Returns False after `timeout` seconds, and at once if the model is parked or this
+        follower has stopped.
+        """
+        wanted = [model] if model else [m.name for m in self._models]
+        with self._changed:
+            self._changed.wait_for(
+                lambda: (
+                    self._hopeless(wanted)
+                    or all(self._reached(name) >= position for name in wanted)
+                ),
+                timeout,
+            )
+            return all(self._reached(name) >= position for name in wanted)
+
+    def lag(self) -> list[ModelStatus]:
+        """Return how far each model is behind the log, and what stopped it if it is parked."""
+        return models(self._views, self._log, self._models)
+
+    def _reached(self, model: str) -> Position:
+        standing = self._standings.get(model)
+        return standing.cursor.position if standing else Position(0)
+
+    def _hopeless(self, wanted: Sequence[str]) -> bool:
+        return self._stopping.is_set() or any(
+            name in self._standings and self._standings[name].state == "parked" for name in wanted
+        )
+
+    # -- the thread ------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        arrived = False
+        while not self._stopping.is_set():
+            try:
+                if not arrived:
+                    self._arrive()
+                    arrived = True
+                if not self._turn():
+                    self._news.wait(_IDLE_SECONDS)
+            except (EventStoreError, ProjectionError, sqlite3.Error, OSError) as error:
+                # Traffic goes on without read models; they are tried again.
+                kind = type(error).__name__
+                _log.warning("BD_THREAD_ERROR", doing="follow the log", error=f"{kind}: {error}")
+                self._stopping.wait(_IDLE_SECONDS)
+        self._bulk.stop()
+
+    def _arrive(self) -> None:
+        known = self._views.standings()
+        for model in self._models:
+            if model.name in known and known[model.name].version == model.version:
+                self._views.migrate(model)
+        self._engine.resume()
+        self._engine.verify()
+
+    def _turn(self) -> bool:
+        """Do one piece of work. Return False if there was none."""
+        standings = self._views.standings()
+        self._note(standings)
+        due = tuple(model for model in self._models if self._is_due(model, standings))
+        far = self._far_behind(standings)
+        moved = self._engine.advance(without=far)
+        if due:
+            moved = self._rebuild(due) or moved
+        elif far:
+            self._ask_bulk("catch-up", far)
+        if moved:
+            self._note(self._views.standings())
+        return moved
+
+    def _is_due(self, model: ReadModel, standings: dict[str, Standing]) -> bool:
+        if model.name in self._gave_up:
+            return False
+        standing = standings.get(model.name)
+        if standing is None or standing.version != model.version:
+            return True
+        return standing.state == "building"
+
+    def _far_behind(self, standings: dict[str, Standing]) -> frozenset[str]:
+        if not self._has_worker():
+            return frozenset()
+        end = self._log.head().position - self._bulk_events
+        return frozenset(
+            model.name
+            for model in self._models
+            if (standing := standings.get(model.name)) is not None
+            and standing.version == model.version
+            and standing.state == "live"
+            and standing.cursor.position < end
+        )
+
+    def _rebuild(self, due: Sequence[ReadModel]) -> bool:
+        if self._has_worker() and self._log.head().position > self._bulk_events:
+            self._ask_bulk("rebuild", frozenset(model.name for model in due))
+            return False
+        try:
+            outcomes = rebuild(self._views, self._log, due, at_step=self._at_step)
+        except RebuildRunning:
+            return False
+        self._gave_up |= {outcome.model for outcome in outcomes if not outcome.switched}
+        return True
+
+    def _ask_bulk(self, work: Literal["rebuild", "catch-up"], names: frozenset[str]) -> None:
+        if self._bulk.running:
+            return
+        if names == self._asked_bulk and time.monotonic() < self._not_before:
+            return
+        self._asked_bulk = names
+        self._not_before = time.monotonic() + _RETRY_SECONDS
+        self._bulk.start(work, sorted(names))
+
+    def _has_worker(self) -> bool:
+        return (self._views.path.parent / "log.db").exists()
+
+    def _note(self, standings: dict[str, Standing]) -> None:
+        with self._changed:
+            self._standings = standings
+            self._changed.notify_all()

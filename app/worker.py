@@ -1,0 +1,154 @@
+"""The bulk process: `python -m app.worker rebuild|catch-up --data DIR --bot BOT [--model NAME …]`.
+
+It does what would keep the server's one Python lock busy: niced, in a process of its own, started
+by `hilo serve` or by hand beside it. It can be killed at any moment and started again.
+
+Standard output is JSON lines: `{"event": "progress", "position", "head", "events_per_second"}`, at
+the end one `{"event": "model", "model", "position", "switched", "parked"}` a model and
+`{"event": "done", "position", "seconds"}`, or `{"event": "error", "error"}`.
+
+Exit codes: 0 done; 1 not done, or a model is parked; 2 called wrongly, or there is no such bot;
+3 another rebuild of the same views is under way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import sqlite3
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from app.projections import (
+    MODELS,
+    ProjectionError,
+    ReadModel,
+    RebuildRunning,
+    Views,
+    named,
+    rebuild,
+)
+from app.projections.engine import Engine
+from eventstore.errors import EventStoreError
+from eventstore.sqlite import SQLiteLog
+from eventstore.types import Position
+
+DONE, FAILED, USAGE, RUNNING = 0, 1, 2, 3
+
+_NICENESS: Final = 10
+_REPORT_SECONDS: Final = 0.2
+_CATCH_UP_WINDOW: Final = 20_000  # the server's own batches wait for one of these
+
+
+class _WrongCall(Exception):
+    """The arguments name something that is not there."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do the work that the arguments name and return the exit code."""
+    options = _parser().parse_args(arguments)
+    os.nice(_NICENESS)
+    gc.disable()  # millions of tuples and no cycles: looking for some takes a fifth of the time
+    try:
+        return _work(options.work, Path(options.data) / options.bot, options.model)
+    except _WrongCall as error:
+        return _failed(USAGE, error)
+    except RebuildRunning as error:
+        return _failed(RUNNING, error)
+    except (ProjectionError, EventStoreError, sqlite3.Error, OSError) as error:
+        return _failed(FAILED, error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m app.worker", description="Hilo's bulk work.")
+    parser.add_argument("work", choices=("rebuild", "catch-up"))
+    parser.add_argument("--data", required=True, help="directory of all bots' data")
+    parser.add_argument("--bot", required=True, help="name of the bot")
+    parser.add_argument(
+        "--model", action="append", default=[], help="a read model (all if none is named)"
+    )
+    return parser
+
+
+def _work(work: str, bot_directory: Path, names: Sequence[str]) -> int:
+    path = bot_directory / "log.db"
+    if not path.is_file():
+        msg = f"there is no log at {path}: check --data and --bot"
+        raise _WrongCall(msg)
+    try:
+        models = [named(name, MODELS) for name in dict.fromkeys(names)] or list(MODELS)
+    except ProjectionError as error:
+        raise _WrongCall(error) from error
+    log = SQLiteLog(path)
+    try:
+        views = Views(bot_directory / "views.db")
+        try:
+            return (_rebuild if work == "rebuild" else _catch_up)(views, log, models)
+        finally:
+            views.close()
+    finally:
+        log.close()
+
+
+def _rebuild(views: Views, log: SQLiteLog, models: Sequence[ReadModel]) -> int:
+    report = _Report(log)
+    outcomes = rebuild(views, log, models, progress=report.progress)
+    for outcome in outcomes:
+        _say(event="model", **msgspec.structs.asdict(outcome))
+    report.done(min(outcome.position for outcome in outcomes))
+    return FAILED if any(outcome.parked for outcome in outcomes) else DONE
+
+
+def _catch_up(views: Views, log: SQLiteLog, models: Sequence[ReadModel]) -> int:
+    """Bring live tables to the end of the log, in place; the server's follower goes on there."""
+    report = _Report(log)
+    engine = Engine(views, log, models, window=_CATCH_UP_WINDOW, on_chunk=report.progress)
+    engine.verify()
+    while engine.advance():
+        pass
+    known = views.standings()
+    ends = [known[model.name] for model in models if model.name in known]
+    report.done(min((end.cursor.position for end in ends), default=Position(0)))
+    return DONE if [end.state for end in ends] == ["live"] * len(models) else FAILED
+
+
+class _Report:
+    """Says how far the work is, a few times a second."""
+
+    def __init__(self, log: SQLiteLog) -> None:
+        self._head = log.head().position
+        self._began = self._said = time.monotonic()
+        _say(event="begin", head=self._head)
+
+    def progress(self, position: Position) -> None:
+        now = time.monotonic()
+        if now - self._said < _REPORT_SECONDS:
+            return
+        self._said = now
+        speed = int(position / (now - self._began))
+        _say(event="progress", position=position, head=self._head, events_per_second=speed)
+
+    def done(self, position: Position) -> None:
+        seconds = round(time.monotonic() - self._began, 3)
+        _say(event="done", position=position, seconds=seconds)
+
+
+def _failed(code: int, error: Exception) -> int:
+    _say(event="error", error=str(error))
+    sys.stderr.write(f"{error}\n")
+    return code
+
+
+def _say(**line: object) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
