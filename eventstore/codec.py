@@ -12,7 +12,7 @@ Golden bytes of every type and version are kept in `tests/golden/` and decode fo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -21,7 +21,6 @@ from eventstore.types import IdempotencyKey, NewEvent
 
 State = dict[str, Any]  # what an upcaster rewrites: the msgpack map of an older schema
 Upcaster = Callable[[State], State]
-E_co = TypeVar("E_co", bound="Event")
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -99,7 +98,7 @@ class Codec:
             raise UnknownEventType(stored_type)
         try:
             return decoder(state)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise CorruptEvent(stored_type, str(error)) from error
 
     def knows(self, stored_type: str) -> bool:
@@ -124,8 +123,12 @@ def _upcasting_decoder(cls: type[Event], schema: int) -> Callable[[bytes], Event
 
     def decode(state: bytes) -> Event:
         fields = decode_map(state)
-        for step in steps:
-            fields = step(fields)
+        try:
+            for step in steps:
+                fields = step(fields)
+        except Exception as error:  # an upcaster trusts that its map is of its schema
+            msg = f"its upcaster failed: {error!r}"
+            raise msgspec.ValidationError(msg) from error
         return msgspec.convert(fields, cls)
 
     return decode
