@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
-from eventstore.errors import LogUnavailable, QueueFull
+from eventstore.errors import LogUnavailable, OutcomeUnknown, QueueFull
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -109,6 +109,9 @@ class GroupCommit(Generic[Q, R]):
             answers = self._commit([request for request, _ in batch])
         except Exception as error:  # noqa: BLE001 - whatever it is, its callers must hear of it
             answers = [error] * len(batch)
+        if len(answers) != len(batch):
+            msg = f"{len(batch)} requests got {len(answers)} answers: nobody knows whose"
+            answers = [OutcomeUnknown(msg)] * len(batch)
         with self._lock:
             self._waiting -= len(batch)
         loops: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[R], R | Exception]]] = {}
