@@ -81,7 +81,7 @@ def write_many(pipe: Connection, factory: StoreFactory, seed: int, appends: int)
 
 async def _write_many(pipe: Connection, factory: StoreFactory, seed: int, appends: int) -> None:
     chance = random.Random(seed)
-    log = factory.open()
+    log = factory.open(server=True)
     writer = Writer(log)
     pipe.send("ready")
     pipe.recv()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,9 +54,9 @@ class StoreFactory(ABC):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": []}
 
-    def open(self, *, clock: Clock = system_clock) -> LogStore:
-        """Open one more store over this log."""
-        store = self._open(clock)
+    def open(self, *, clock: Clock = system_clock, server: bool = False) -> LogStore:
+        """Open one more store over this log; the server's also looks after the files."""
+        store = self._open(clock, server=server)
         self._opened.append(store)
         return store
 
@@ -73,7 +73,7 @@ class StoreFactory(ABC):
         self._opened.clear()
 
     @abstractmethod
-    def _open(self, clock: Clock) -> LogStore: ...
+    def _open(self, clock: Clock, *, server: bool) -> LogStore: ...
 
     @abstractmethod
     def tamper(self, statement: str, values: Sequence[object] = ()) -> None:
@@ -82,6 +82,10 @@ class StoreFactory(ABC):
     @abstractmethod
     def everything(self) -> list[tuple[object, ...]]:
         """All rows of the log's tables, for showing that nothing changed."""
+
+    @abstractmethod
+    def damage(self) -> list[str]:
+        """What the database's own check of its files finds wrong."""
 
     def start_epoch(self) -> None:
         """Do what a restore does last."""
@@ -141,8 +145,8 @@ class SQLiteFactory(StoreFactory):
     def uri(self) -> str:
         return f"file:{self.path}"
 
-    def _open(self, clock: Clock) -> LogStore:
-        return SQLiteLog(self.path, clock=clock)
+    def _open(self, clock: Clock, *, server: bool) -> LogStore:
+        return SQLiteLog(self.path, clock=clock, server=server)
 
     def tamper(self, statement: str, values: Sequence[object] = ()) -> None:
         bare = sqlite3.connect(self.path, isolation_level=None)
@@ -163,6 +167,14 @@ class SQLiteFactory(StoreFactory):
             ]
         finally:
             bare.close()
+
+    def damage(self) -> list[str]:
+        bare = sqlite3.connect(self.path)
+        try:
+            found = [row[0] for row in bare.execute("PRAGMA integrity_check")]
+        finally:
+            bare.close()
+        return [] if found == ["ok"] else found
 
     def copy(self, name: str) -> None:
         # Through SQLite: a plain read of a live file may miss what is in the WAL, and closing it
@@ -251,6 +263,3 @@ class _BrokenConnection:
 
     def close(self) -> None:
         self._connection.close()
-
-
-Work = Callable[..., None]

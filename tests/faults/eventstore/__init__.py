@@ -1,0 +1,1 @@
+"""Real processes at a real log, ended with SIGKILL."""
