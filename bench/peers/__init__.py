@@ -1,0 +1,1 @@
+"""What one would pick instead: each does the same work, as its own documentation shows."""

@@ -1,0 +1,20 @@
+"""The rows of the table, in the order of the issue: `ROWS` maps a name to what measures it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from bench.measuring import Row
+from bench.plan import Plan
+from bench.rows import appending
+
+Measure = Callable[[Plan], Sequence[Row]]
+
+ROWS: Final[Mapping[str, Measure]] = {
+    "append-64": appending.many_callers,
+    "append-1": appending.one_caller,
+    "disk": appending.bytes_on_disk,
+}
+
+__all__ = ["ROWS", "Measure"]

@@ -1,0 +1,197 @@
+"""Durable appends of five-event turns, and what they take on the disk."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from uuid import UUID
+
+from app.aggregates.user_state import BLANK, UserState
+from bench.datasets import DataSet, append_history, decided, thousands
+from bench.measuring import Row, compare, interleaved, limit
+from bench.ours import OurLog
+from bench.peers.eventsourcing_library import Conversations, history_of, open_application
+from bench.peers.raw_sqlite import RawLog
+from bench.peers.raw_sqlite import Row as RawRow
+from bench.people import EVENTS_PER_TURN, Person, TurnMaker, open_keyring, working_set
+from bench.plan import Plan
+from eventstore.sqlite import SQLiteLog
+from eventstore.types import Append, Epoch, StreamName
+
+MANY = 64
+
+
+def many_callers(plan: Plan) -> list[Row]:
+    """64 callers of one process, against the library that people would take."""
+    return [_many_callers(plan, data) for data in plan.sets.both]
+
+
+def _many_callers(plan: Plan, data: DataSet) -> Row:
+    turns, theirs = plan.work(9600, least=MANY), plan.work(2000, least=10)
+    with ExitStack() as stack:
+        ours = stack.enter_context(OurLog(plan.sets.copy(data)))
+        peer = stack.enter_context(closing(Library(plan, data, ours)))
+        ours.warm_up()
+        peer.take_turns(plan.work(1000, least=10))
+        rounds = interleaved(
+            lambda: ours.take_turns(turns, callers=MANY),
+            lambda: peer.take_turns(theirs),
+            plan.rounds,
+        )
+    return compare(
+        "append-64",
+        f"durable turns through the user aggregate, {MANY} callers",
+        rounds,
+        peer_name="eventsourcing, cache on",
+        target=5.0,
+        unit="events/s",
+        data_set=data.name,
+        goal=45_000 if data.events else None,
+    )
+
+
+class Library:
+    """The `eventsourcing` application with the same past and the same people."""
+
+    def __init__(self, plan: Plan, data: DataSet, ours: OurLog) -> None:
+        """Give it a past as long as the data set's."""
+        self._maker = TurnMaker(ours.keyring, seed=11)
+        path = plan.sets.scratch("library.db")
+        if data.events:
+            plan.say(f"building the library's log of {thousands(data.events)} events …")
+        self._application: Conversations = open_application(path)
+        past = history_of(self._application, data.people, self._maker, data.events)
+        everybody = dict(zip((p.phone for p in data.people), past, strict=True))
+        self._people: list[tuple[Person, UUID]] = [
+            (person, everybody[person.phone]) for person in ours.people
+        ]
+        if not data.events:
+            self._people = [(p, self._application.begin(p.pseudonym)) for p in ours.people]
+        self._next = itertools.cycle(self._people)
+        for _, known in self._people:
+            self._application.repository.get(known)  # into its cache
+
+    def take_turns(self, turns: int) -> float:
+        """Take so many turns, one after the other; return events per second."""
+        start = time.perf_counter()
+        for person, known in itertools.islice(self._next, turns):
+            self._application.take_turn(known, self._maker.exchange(person))
+        return turns * EVENTS_PER_TURN / (time.perf_counter() - start)
+
+    def close(self) -> None:
+        """Close its files."""
+        self._application.close()
+
+
+def one_caller(plan: Plan) -> list[Row]:
+    """One caller that waits for every turn, against `sqlite3` by hand."""
+    return [_one_caller(plan, data) for data in plan.sets.both]
+
+
+def _one_caller(plan: Plan, data: DataSet) -> Row:
+    turns = plan.work(1500, least=10)
+    with ExitStack() as stack:
+        ours = stack.enter_context(OurLog(plan.sets.copy(data)))
+        peer = stack.enter_context(closing(ByHand(plan, data, ours)))
+        ours.warm_up()
+        peer.take_turns(turns)
+        rounds = interleaved(
+            lambda: ours.take_turns(turns, callers=1),
+            lambda: peer.take_turns(turns),
+            plan.rounds,
+        )
+    return compare(
+        "append-1",
+        "the same, one caller",
+        rounds,
+        peer_name="raw sqlite3, one commit a turn",
+        target=0.5,
+        unit="events/s",
+        data_set=data.name,
+    )
+
+
+class ByHand:
+    """Raw `sqlite3` with the same past and the same rows, made before the clock starts."""
+
+    def __init__(self, plan: Plan, data: DataSet, ours: OurLog) -> None:
+        """Copy the data set's events into a plain table."""
+        past = data.directory / "log.db" if data.events else None
+        self._raw = RawLog(plan.sets.scratch("raw.db"), past)
+        self._states: dict[StreamName, tuple[UserState, int]] = {
+            person.stream: (BLANK, ours.log.stream_version(person.stream)) for person in ours.people
+        }
+        self._ids = {person.stream: number for number, person in enumerate(data.people, start=1)}
+        self._maker = TurnMaker(ours.keyring, seed=13)
+        self._next = itertools.cycle(ours.people)
+
+    def take_turns(self, turns: int) -> float:
+        """Commit so many turns, one by one; return events per second."""
+        prepared = list(self._prepared(turns))
+        start = time.perf_counter()
+        for rows in prepared:
+            self._raw.append(rows)
+        return turns * EVENTS_PER_TURN / (time.perf_counter() - start)
+
+    def _prepared(self, turns: int) -> Iterator[list[RawRow]]:
+        position = self._raw.position
+        for person in itertools.islice(self._next, turns):
+            command = self._maker.exchange(person).record
+            append = decided(person.stream, command, self._states, Epoch(1))
+            yield self._rows(append, position)
+            position += len(append.events)
+
+    def _rows(self, append: Append, after: int) -> list[RawRow]:
+        stream = self._ids[append.stream]
+        now = time.time_ns() // 1000
+        return [
+            (
+                after + number,
+                stream,
+                append.expected + number,
+                event.type,
+                now,
+                event.key,
+                append.append_id,
+                event.state,
+            )
+            for number, event in enumerate(append.events, start=1)
+        ]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._raw.close()
+
+
+def bytes_on_disk(plan: Plan) -> list[Row]:
+    """The size of the log's file, indexes included, by the events in it."""
+    events = plan.work(200_000, least=500)
+    path = plan.sets.scratch("disk") / "log.db"
+    keyring = open_keyring(plan.sets.empty.directory)
+    people = working_set(plan.sets.empty.people, 1000)
+    maker = TurnMaker(keyring, seed=17)
+    turns = (
+        (person, maker.exchange(person).record, EVENTS_PER_TURN)
+        for person in itertools.cycle(people)
+    )
+    with closing(SQLiteLog(path, server=True)) as log:
+        made = append_history(log, turns, events)
+    keyring.close()
+    return [
+        limit(
+            "disk",
+            "bytes on disk per event of the bench turn",
+            _size(path) / made,
+            target=450,
+            unit="bytes",
+            data_set=f"{thousands(made)} events of {thousands(len(people))} users",
+        )
+    ]
+
+
+def _size(path: Path) -> int:
+    """The bytes of a database that is closed, its WAL (empty then) included."""
+    return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
