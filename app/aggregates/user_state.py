@@ -279,6 +279,7 @@ def _parked(s: UserState, event: e.TurnParked, version: int, at: int) -> UserSta
         s,
         pending=w.after(s.pending, event.up_to),
         parked=w.Parked(event.reason, event.attempts, at, given_up, turns) if given_up else None,
+        run=None,
         delivery=delivery,
         attempts=0,
         retry_at=0,

@@ -1,0 +1,1 @@
+"""Unit tests of decisions: given past events, when a command, then these events."""
