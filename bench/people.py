@@ -1,8 +1,8 @@
 """The data of the benchmarks: people who do not exist, what they write, and the bench turn.
 
-The bench turn, of five events, is what one exchange leaves in the log: `MessageReceived` (keyed, its text sealed),
-`RunStarted`, `RunSubmitted`, `RunCompleted` (the reply sealed) and `TokensIncremented`, decided by
-the user aggregate. A run of a benchmark with the same numbers has the same people and texts.
+The bench turn, of five events, is what one exchange leaves in the log: `MessageReceived` (keyed,
+its text sealed), `RunStarted`, `RunSubmitted`, `RunCompleted` (the reply sealed) and
+`TokensIncremented`, decided by the user aggregate. The same seeds give the same people and texts.
 """
 
 from __future__ import annotations

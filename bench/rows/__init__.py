@@ -7,13 +7,15 @@ from typing import Final
 
 from bench.measuring import Row
 from bench.plan import Plan
-from bench.rows import appending
+from bench.rows import appending, reading
 
 Measure = Callable[[Plan], Sequence[Row]]
 
 ROWS: Final[Mapping[str, Measure]] = {
     "append-64": appending.many_callers,
     "append-1": appending.one_caller,
+    "rebuild": reading.rebuilding,
+    "cold-load": reading.cold_load,
     "disk": appending.bytes_on_disk,
 }
 
