@@ -12,6 +12,7 @@ from app.aggregates.events import (
     DeliveryUncertain,
     MessageSent,
     RunCancelled,
+    RunCompleted,
     RunStarted,
     TokensIncremented,
     TurnParked,
@@ -27,6 +28,7 @@ _READ: Final = frozenset(
             DeliveryUncertain,
             MessageSent,
             RunCancelled,
+            RunCompleted,
             RunStarted,
             TokensIncremented,
             TurnParked,
@@ -111,6 +113,14 @@ class WhapiAccount(msgspec.Struct, frozen=True):
         }
 
 
+class Attempt(msgspec.Struct):
+    """A run: whose it is, when it was claimed, when its answer was recorded (µs; 0: never)."""
+
+    stream: str
+    started_at: int
+    completed_at: int = 0
+
+
 class Ledger(msgspec.Struct):
     """What the log says, of those events that a judge of the demo asks for."""
 
@@ -123,8 +133,10 @@ class Ledger(msgspec.Struct):
     uncertain: dict[str, int] = {}
     """Parts of which nobody knows whether they were sent, by run."""
     parked: int = 0
-    attempts: dict[str, str] = {}
-    """The stream of each run."""
+    adopted: int = 0
+    """Parts of which no answer came, and which were found at the gateway instead of sent again."""
+    attempts: dict[str, Attempt] = {}
+    """Every run by its id."""
     orphans: set[str] = set()
     """Runs that a dead process had left open and that were given up, to be tried again."""
 
@@ -132,9 +144,9 @@ class Ledger(msgspec.Struct):
         """Take one event in."""
         self.events += 1
         if recorded.type in _READ:
-            self._enter(recorded.stream, _CODEC.decode(recorded.type, recorded.state))
+            self._enter(recorded, _CODEC.decode(recorded.type, recorded.state))
 
-    def _enter(self, stream: str, event: Event) -> None:
+    def _enter(self, recorded: Recorded, event: Event) -> None:
         match event:
             case TokensIncremented():
                 usage = Usage(event.total, event.input, event.output)
@@ -144,15 +156,22 @@ class Ledger(msgspec.Struct):
             case DeliveryUncertain():
                 self.uncertain[event.run] = self.uncertain.get(event.run, 0) + 1
             case RunStarted():
-                self.attempts[event.run] = stream
+                self.attempts[event.run] = Attempt(recorded.stream, recorded.recorded_at)
+            case RunCompleted() if event.run in self.attempts:
+                self.attempts[event.run].completed_at = recorded.recorded_at
             case RunCancelled(reason="orphaned"):
                 self.orphans.add(event.run)
             case MessageSent():
                 self.sent += 1
+                self.adopted += bool(event.adopted)
             case TurnParked():
                 self.parked += 1
             case _:
                 pass
+
+    def resumed(self, killed_at: int) -> int:
+        """Return how many runs were open at the kill and got their answer all the same."""
+        return sum(run.started_at <= killed_at < run.completed_at for run in self.attempts.values())
 
     @property
     def tokens(self) -> int:

@@ -1,4 +1,4 @@
-"""What the demo leaves behind, gathered when everything has stopped: the log, the files, the views."""
+"""What the demo leaves behind, gathered when everything has stopped: log, files and views."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ def gather(  # noqa: PLR0913 - the pieces of evidence, put together in one place
     *,
     bot: Path,
     files: tuple[Path, ...],
-    live: Dump,
-    rebuilt: Dump,
+    views: tuple[Dump, Dump],
     exits: tuple[str, ...],
 ) -> Evidence:
-    """Read the log and the raw bytes of all files below `files`, and put everything together."""
+    """Read the log and the raw bytes of all files below `files`, and put everything together.
+
+    `views` are the read models that followed live, and those that were rebuilt.
+    """
     log = SQLiteLog(bot / "log.db")
     try:
         head = log.head().position
@@ -45,8 +47,8 @@ def gather(  # noqa: PLR0913 - the pieces of evidence, put together in one place
         ledger=ledger,
         log_faults=faults,
         readable=tuple(personal_data(plan, files)),
-        live=live,
-        rebuilt=rebuilt,
+        live=views[0],
+        rebuilt=views[1],
         exits=exits,
     )
 

@@ -190,9 +190,7 @@ def usage_faults(openai: OpenAIAccount, ledger: Ledger) -> Iterator[str]:
         yield f"{run}: recorded, and never reported"
     for run in ledger.recorded.keys() & ledger.unknown:
         yield f"{run}: recorded, and said to be unknown"
-    of_unknown = sum(
-        usage.total_tokens for run, usage in reported.items() if run in ledger.unknown
-    )
+    of_unknown = sum(usage.total_tokens for run, usage in reported.items() if run in ledger.unknown)
     if ledger.tokens + of_unknown != openai.reported.total_tokens:
         yield (
             f"recorded {ledger.tokens} + unknown {of_unknown} is not the "
@@ -239,9 +237,7 @@ def readable(content: bytes, *, phones: frozenset[str], words: Sequence[str]) ->
     found = _REFERENCE_BYTES.search(content)
     if found:
         yield f"a text ({found[0].decode()})"
-    number = next(
-        (n for n in _NUMBER_BYTES.findall(content) if n.decode() in phones), None
-    )
+    number = next((n for n in _NUMBER_BYTES.findall(content) if n.decode() in phones), None)
     if number:
         yield f"a phone number ({number.decode()})"
     named = _ID_BYTES.search(content)
@@ -266,5 +262,3 @@ def rebuild_differences(live: Dump, rebuilt: Dump) -> Iterator[str]:
         elif before != after:
             count = sum(a != b for a, b in zip(before, after, strict=True))
             yield f"{table}: {count} of {len(before)} rows differ"
-
-

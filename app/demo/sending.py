@@ -5,8 +5,9 @@ Nothing here talks to the bot: the simulator delivers webhooks to it, as Whapi w
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import httpx2
@@ -40,8 +41,11 @@ class Sent(msgspec.Struct, frozen=True):
 class Sender:
     """Plays scripts, one coroutine a person, and remembers what was sent."""
 
-    def __init__(self, whapi: httpx2.AsyncClient, on_message: Callable[[], None]) -> None:
-        """Send through the simulator; `on_message` hears of every message that wants an answer."""
+    def __init__(self, whapi: httpx2.AsyncClient, on_message: Callable[[int], None]) -> None:
+        """Send through the simulator; `on_message` hears how many messages were sent so far.
+
+        It is told of those that want an answer.
+        """
         self._whapi = whapi
         self._on_message = on_message
         self._sent: dict[str, Sent] = {}
@@ -50,7 +54,8 @@ class Sender:
 
     async def play(self, script: Script) -> None:
         """Do what one person does."""
-        for burst in script.bursts:
+        for pause, burst in zip(script.pauses, script.bursts, strict=True):
+            await asyncio.sleep(pause)
             seq = 0
             for step in burst:
                 seq = await self._do(script.person, step) or seq
@@ -81,7 +86,8 @@ class Sender:
         return 0
 
     async def _write(self, person: Person, step: Step) -> int:
-        where, how, override = person.phone, "say", {}
+        where, how = person.phone, "say"
+        override: dict[str, object] = {}
         match step.deed:
             case "image" | "voice" | "agent":
                 how = step.deed
@@ -101,7 +107,7 @@ class Sender:
         )
         if step.expect == "answer":
             self.messages += 1
-            self._on_message()
+            self._on_message(self.messages)
         return 0 if step.deed == "group" else queued.seq
 
     async def _repeat(self, step: Step) -> None:
@@ -127,16 +133,13 @@ class Sender:
         self.repeated += 1
 
     async def _wait_for_answer(self, person: Person, seq: int) -> None:
-        deadline = time.monotonic() + _ANSWER_SECONDS
         query = {"after": seq, "bot": 1, "timeout": _ANSWER_SECONDS}
         answer = await self._whapi.get(
-            f"/_sim/phone/{person.phone}/wait",
-            params=query,
-            timeout=deadline - time.monotonic() + 10,
+            f"/_sim/phone/{person.phone}/wait", params=query, timeout=_ANSWER_SECONDS + 10
         )
         answer.raise_for_status()
 
-    async def _post(self, phone: str, how: str, content: dict[str, object]) -> bytes:
+    async def _post(self, phone: str, how: str, content: Mapping[str, object]) -> bytes:
         answer = await self._whapi.post(f"/_sim/phone/{phone}/{how}", json=content)
         answer.raise_for_status()
         return answer.content

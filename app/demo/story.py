@@ -1,4 +1,4 @@
-"""The demo told: progress while it runs, then what happened and the verdict, for people or programs."""
+"""The demo told: progress while it runs, then what happened and the verdict."""
 
 from __future__ import annotations
 
@@ -16,10 +16,20 @@ from rich.text import Text
 
 from app.demo.judge import Evidence, Verdict
 from app.demo.timeline import Line
-from app.demo.traffic import Plan
+from app.demo.traffic import Deed, Plan
 
 _WIDTH: Final = 100
 _FOUND_TOLD: Final = 5
+_SPECIALS: Final[dict[Deed, str]] = {
+    "image": "pictures",
+    "voice": "voice notes",
+    "edit": "edited",
+    "delete": "taken back",
+    "unknown": "of an unknown kind",
+    "system": "system noise",
+    "agent": "by a human agent",
+    "group": "in a group",
+}
 
 
 class Course(msgspec.Struct):
@@ -136,9 +146,7 @@ def tell(
     directory: Path | None,
 ) -> None:
     """Print what happened, and the verdict."""
-    console = Console(
-        highlight=False, emoji=False, width=None if sys.stdout.isatty() else _WIDTH
-    )
+    console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else _WIDTH)
     console.print()
     console.print(_story(evidence, course))
     console.print()
@@ -160,7 +168,9 @@ def tell(
     if directory is not None:
         console.print(f"The files are in {directory}", soft_wrap=True)
         console.print(
-            f"Look around: hilo log show USER --open --data {directory / 'data'}", soft_wrap=True
+            f"Look around: hilo log show {evidence.plan.scripts[0].person.phone} --open "
+            f"--data {directory / 'data'}",
+            soft_wrap=True,
         )
 
 
@@ -179,29 +189,23 @@ def _story(evidence: Evidence, course: Course) -> Text:
 def _table(evidence: Evidence, verdict: Verdict, course: Course) -> Table:
     numbers = numbers_of(evidence, verdict, course)
     plan, ledger, webhooks = evidence.plan, evidence.ledger, evidence.whapi.webhooks
-    special = ", ".join(
-        f"{plan.deeds(deed)} {word}"
-        for deed, word in (
-            ("image", "pictures"),
-            ("voice", "voice notes"),
-            ("edit", "edits"),
-            ("delete", "taken back"),
-            ("unknown", "of an unknown kind"),
-            ("system", "system noise"),
-            ("agent", "by a human agent"),
-            ("group", "in a group"),
-        )
-    )
+    specials = " · ".join(f"{word} {plan.deeds(deed)}" for deed, word in _SPECIALS.items())
     reported = numbers.tokens_reported
+    found = f"{ledger.adopted} of these found there after a send without an answer"
+    open_runs = (
+        f"of those open at the kill {ledger.resumed(course.killed_at)} had their answer fetched, "
+        f"{len(ledger.orphans)} were run again"
+    )
     rows: tuple[tuple[str, str, str], ...] = (
-        ("messages", f"{numbers.messages:,}", f"that want an answer; among all: {special}"),
+        ("messages", f"{numbers.messages:,}", "that want an answer"),
+        ("", "", specials),
         ("duplicates", f"{numbers.duplicates_sent:,}", "delivered once more by the gateway"),
         ("webhooks", f"{webhooks.delivered:,}", "acknowledged, presences and statuses included"),
-        ("replies", f"{numbers.replies:,}", f"on the phones; {ledger.sent:,} in the log"),
+        ("replies", f"{numbers.replies:,}", f"on the phones, {ledger.sent:,} in the log; {found}"),
         ("lost", str(numbers.lost), "messages without an answer"),
         ("answered twice", str(numbers.answered_twice), "messages"),
         ("uncertain", str(numbers.uncertain), "parts of which nobody knows if they were sent"),
-        ("runs", f"{len(ledger.attempts):,}", f"{len(ledger.orphans)} cut short by the kill"),
+        ("runs", f"{len(ledger.attempts):,}", open_runs),
         ("tokens", f"{numbers.tokens_recorded:,}", f"recorded, of {reported:,} reported"),
         ("", str(numbers.usage_unknown_runs), "runs of which the log says: usage unknown"),
         ("events", f"{numbers.events:,}", "in the log"),
@@ -241,5 +245,3 @@ def _against(name: str, found: Sequence[str]) -> Text:
         told.append(f"    … and {len(found) - _FOUND_TOLD} more")
     head = [f"broken: {name}"] if name else []
     return Text("\n".join([*head, *told]), style="red")
-
-

@@ -46,8 +46,12 @@ def excerpt(bot: Path, ledger: Ledger, killed_at: int) -> tuple[Line, ...]:
 
 def _most_telling(log: SQLiteLog, ledger: Ledger, killed_at: int) -> StreamName | None:
     """Return the stream with the shortest story of a run that the kill interrupted."""
-    interrupted = {ledger.attempts[run] for run in ledger.orphans if run in ledger.attempts}
-    names = sorted(interrupted) or sorted(set(ledger.attempts.values()))
+    interrupted = {
+        run.stream
+        for run in ledger.attempts.values()
+        if run.started_at <= killed_at < (run.completed_at or killed_at + 1)
+    }
+    names = sorted(interrupted) or sorted({run.stream for run in ledger.attempts.values()})
     best: tuple[bool, int, StreamName] | None = None
     for name in names[:200]:
         events = log.read_stream(StreamName(name))

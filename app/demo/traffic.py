@@ -18,6 +18,8 @@ REFERENCE: Final = re.compile(r"ref-[a-z2-7]{10}")
 
 _ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz234567"
 _LONGEST_BURST: Final = 3
+_LONGEST_PAUSE: Final = 0.3
+_LATEST_BEGIN: Final = 4.0
 _FIRST_NAMES: Final = ("Alba", "Bruno", "Clara", "Diego", "Elisa", "Fabio", "Gema", "Hugo", "Inés")
 SURNAMES: Final = (
     "Ficticia",
@@ -85,6 +87,8 @@ class Script(msgspec.Struct, frozen=True):
 
     person: Person
     bursts: tuple[Burst, ...]
+    pauses: tuple[float, ...]
+    """Seconds before each burst: people do not all write at once."""
 
     def steps(self) -> Iterator[Step]:
         """Yield every step, in order."""
@@ -125,7 +129,7 @@ def plan(*, users: int, messages: int, seed: int) -> Plan:
     Whoever they are, everything in `SPECIALS` happens at least once.
     """
     rng = random.Random(seed)  # noqa: S311 - a plan is to be repeatable
-    drafts = [_Draft(rng, index, messages) for index in range(users)]
+    drafts = [_Draft(rng, index, users, messages) for index in range(users)]
     for index in range(max(users, len(SPECIALS))):
         SPECIALS[index % len(SPECIALS)](drafts[index % users])
     return Plan(tuple(draft.script() for draft in drafts))
@@ -134,12 +138,13 @@ def plan(*, users: int, messages: int, seed: int) -> Plan:
 class _Draft:
     """A script in the making."""
 
-    def __init__(self, rng: random.Random, index: int, messages: int) -> None:
+    def __init__(self, rng: random.Random, index: int, users: int, messages: int) -> None:
         self.rng = rng
         self._person = Person(
             phone=str(FIRST_PHONE + index),
             name=f"{rng.choice(_FIRST_NAMES)} {rng.choice(SURNAMES)}",
         )
+        self._begins = rng.uniform(0, min(users * 0.05, _LATEST_BEGIN))
         self.bursts: list[list[Step]] = []
         while messages:
             size = min(messages, rng.randint(1, _LONGEST_BURST))
@@ -147,7 +152,9 @@ class _Draft:
             messages -= size
 
     def script(self) -> Script:
-        return Script(self._person, tuple(tuple(burst) for burst in self.bursts))
+        pauses = [self.rng.uniform(0, _LONGEST_PAUSE) for _ in self.bursts]
+        pauses[0] += self._begins
+        return Script(self._person, tuple(map(tuple, self.bursts)), tuple(pauses))
 
     def message(self, deed: Deed, expect: Expect = "answer") -> Step:
         reference = "ref-" + "".join(self.rng.choices(_ALPHABET, k=10))

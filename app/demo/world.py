@@ -17,7 +17,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, Self
 
 import httpx2
 import msgspec
@@ -26,7 +26,7 @@ import app
 from app.demo.accounts import OpenAIAccount, WhapiAccount
 
 ROOT: Final = Path(app.__file__).parents[1]
-SECRET_HEADER: Final = "x-hilo-secret"
+HEADER: Final = "x-hilo-secret"
 _START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 40.0
 _PORTS: Final = range(20_000, 32_000)
@@ -35,7 +35,7 @@ _PORTS: Final = range(20_000, 32_000)
 SETTINGS: Final = {
     "HILO_QUIET_SECONDS": "0.3",
     "HILO_LONGEST_SECONDS": "3",
-    "HILO_SEND_SECONDS": "3",
+    "HILO_SEND_SECONDS": "2",
     "HILO_DELIVERY_MARGIN_SECONDS": "0.5",
     "HILO_RUN_SECONDS": "20",
     "HILO_BUSY_SECONDS": "20",
@@ -61,6 +61,13 @@ THINKING: Final = {"mean_ms": 400.0, "spread": 0.5}
 """How long the simulated model takes."""
 
 
+FAULTS: Final = (
+    {"match": "POST /messages/text", "kind": "disconnect_after", "rate": 0.04, "times": 0},
+    {"match": "POST /messages/text", "kind": "latency", "seconds": 0.08, "times": 0},
+)
+"""What happens to the bot's sends: some are carried out and never answered, all take a moment."""
+
+
 class CannotStart(Exception):
     """A process could not be started on this machine."""
 
@@ -82,13 +89,13 @@ class _Address(msgspec.Struct):
 class World:
     """The processes and their addresses. An async context manager: on leaving, all are gone."""
 
-    def __init__(self, directory: Path, *, seed: int) -> None:
+    def __init__(self, directory: Path) -> None:
         """Prepare; nothing is started yet."""
         self.directory = directory
         self.data = directory / "data"
         self.logs = directory / "logs"
         self.bot = self.data / "default"
-        self._seed = seed
+        self.files = (self.data, self.logs, directory / "server.txt", directory / "worker.txt")
         self._port = free_port()
         self._secret = secrets.token_urlsafe(18)
         self._urls = _Urls("", "")
@@ -101,7 +108,7 @@ class World:
         self.node: httpx2.AsyncClient
         self._clients = contextlib.AsyncExitStack()
 
-    async def __aenter__(self) -> World:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -115,10 +122,9 @@ class World:
     async def start_outside(self) -> None:
         """Start the simulators. Raises `CannotStart`."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        arguments = ("all", "--exit-with-parent", "--seed", str(self._seed))
         with self._output("simulators.txt") as output:
             self._simulators = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "app.simulators", *arguments),
+                *(sys.executable, "-m", "app.simulators", "all", "--exit-with-parent"),
                 stdin=PIPE,
                 stdout=PIPE,
                 stderr=output,
@@ -140,12 +146,13 @@ class World:
         self.node = await self._client(self.server_url)
 
     async def set_manners(self) -> None:
-        """Point the gateway's webhooks to the server, and say how it delivers."""
+        """Point the gateway's webhooks to the server, and say how both sides behave."""
         target = {
             "url": f"{self.server_url}/webhooks/whapi",
-            "headers": {SECRET_HEADER: self._secret},
+            "headers": {HEADER: self._secret},
         }
         (await self.whapi.post("/_sim/webhook", json={**target, **MANNERS})).raise_for_status()
+        (await self.whapi.post("/_sim/faults", json=FAULTS)).raise_for_status()
         (await self.openai.post("/_sim/latency", json=THINKING)).raise_for_status()
 
     async def accounts(self) -> tuple[OpenAIAccount, WhapiAccount]:
@@ -156,6 +163,10 @@ class World:
             msgspec.json.decode(openai.content, type=OpenAIAccount),
             msgspec.json.decode(whapi.content, type=WhapiAccount),
         )
+
+    async def answered(self) -> int:
+        """Return how many messages of the bot the phones show."""
+        return (await self.accounts())[1].sent
 
     async def model_is_busy(self, runs: int, seconds: float) -> int:
         """Wait until so many responses are being made, at most `seconds`; return how many are."""
@@ -366,5 +377,3 @@ async def _gone(process: Process) -> int:
     if process.stdin is not None:
         process.stdin.close()
     return await process.wait()
-
-
