@@ -15,6 +15,7 @@ CommandFailed
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Iterator
 from typing import Final
 
@@ -87,4 +88,9 @@ def _meanings() -> Iterator[tuple[tuple[type[Exception], ...], type[CommandFaile
         ),
         FoundProblem,
     )
+    if "app.projections" in sys.modules:  # or else none of its errors can have been raised
+        from app.projections import NotBuilt, ProjectionError
+
+        yield (NotBuilt,), CannotReach
+        yield (ProjectionError,), FoundProblem
     yield (InstallationError, errors.EventStoreError, sqlite3.Error, OSError), CannotReach

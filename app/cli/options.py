@@ -21,6 +21,7 @@ Bot = Annotated[
     str | None, typer.Option("--bot", metavar="NAME", help="Name of the bot, instead of HILO_BOT.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and errors as JSON on stderr.")]
+JsonErrors = Annotated[bool, typer.Option("--json", help="Print errors as JSON, on stderr.")]
 Open = Annotated[
     bool,
     typer.Option("--open", help="Open sealed fields with the keyring: personal data in clear."),
@@ -67,6 +68,7 @@ __all__ = [
     "Bot",
     "Data",
     "Json",
+    "JsonErrors",
     "Open",
     "Types",
     "User",

@@ -18,7 +18,7 @@ from typing import Annotated, Final, cast
 import typer
 
 from app.cli.failures import CannotReach, WrongUsage, codes
-from app.cli.options import Bot, Data, Json, settings_of
+from app.cli.options import Bot, Data, Json, JsonErrors, settings_of
 
 CODES: Final = {
     "serve": codes(
@@ -44,7 +44,7 @@ def serve(
     ] = None,
     data: Data = None,
     bot: Bot = None,
-    as_json: Json = False,  # noqa: ARG001 - read where errors are printed
+    as_json: JsonErrors = False,  # noqa: ARG001 - read where errors are printed
 ) -> int:
     """Start the bot: webhooks in, replies out, until SIGTERM or Ctrl-C.
 
@@ -68,7 +68,7 @@ def chat(
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Your name.")] = "Ana",
     data: Data = None,
     bot: Bot = None,
-    as_json: Json = False,  # noqa: ARG001 - read where errors are printed
+    as_json: JsonErrors = False,  # noqa: ARG001 - read where errors are printed
 ) -> int:
     """Chat with the bot of hilo serve from this terminal, through the simulated WhatsApp."""
     digits = phone.removeprefix("+")

@@ -61,7 +61,6 @@ def _name(here: Installation, user: User, pseudonym: str) -> str | None:
 
 def _standing(user: User) -> dict[str, object]:
     from app.cli.output import iso
-    from app.cli.work import turns_of
     from app.projections.token_totals import band
 
     s = user.state
@@ -79,10 +78,16 @@ def _standing(user: User) -> dict[str, object]:
         "last_activity": iso(s.activity_at) if s.activity_at else None,
         "thread": thread,
         "last_reset": s.last_reset,
-        "turns": [_turn(turn) for turn in turns_of(user.stream, s)],
+        "turns": _turns(user),
         "version": user.version,
         "read_only": user.read_only,
     }
+
+
+def _turns(user: User) -> list[dict[str, object]]:
+    from app.cli.work import turns_of
+
+    return [_turn(turn) for turn in turns_of(user.stream, user.state)]
 
 
 def _turn(turn: OpenTurn) -> dict[str, object]:
@@ -103,9 +108,13 @@ def _print(shown: dict[str, object], user: User, *, as_json: bool) -> None:
     if as_json:
         output.write_json(shown)
         return
-    output.write_fields(
-        [(name.replace("_", " "), _words(name, value)) for name, value in shown.items()]
-    )
+    open_turns = [("turn", _words("turn", turn)) for turn in _turns(user)]
+    fields = [
+        (name.replace("_", " "), _words(name, value))
+        for name, value in shown.items()
+        if name != "turns"
+    ]
+    output.write_fields([*fields, *open_turns])
     if user.read_only:
         output.remark("this user's stream holds events of a newer release: upgrade this node")
 
@@ -115,10 +124,8 @@ def _words(name: str, value: object) -> object:
     match name, value:
         case "handles", list():
             return ", ".join(f"{h['kind']} {h['value']}" for h in value) or "none"
-        case "turns", list():
-            return "\n".join(
-                " ".join(f"{k} {v}" for k, v in turn.items() if v not in ("", 0)) for turn in value
-            )
+        case "turn", dict():
+            return ", ".join(f"{k} {v}" for k, v in value.items() if v not in ("", 0))
         case "thread", dict():
             return f"{value['id']}, {value['tokens']:,} tokens ({value['band']})"
         case _:

@@ -17,6 +17,7 @@ from tests.integration.cli.house import ANA, ANA_LID, BEN, EVA, House
 
 
 def contents(directory: Path) -> dict[str, bytes]:
+    """Every file; of an installation that is closed, or reading it would drop SQLite's locks."""
     return {str(p): p.read_bytes() for p in sorted(directory.rglob("*")) if p.is_file()}
 
 

@@ -1,0 +1,99 @@
+"""The read models, looked at from beside the server: nothing is made, migrated or locked."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from app.projections import MODELS, NotBuilt, Standing, Views
+from app.projections.queries import ModelStatus, models
+
+if TYPE_CHECKING:
+    from app.installation import Installation
+
+_BUSY_SECONDS: Final = 10.0
+
+
+class LookedAt(Views):
+    """A `views.db` as it is. Where there is none, nothing is built, and nothing will be."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file if it is there. Raises `sqlite3.Error` if it cannot be used."""
+        self.path = path
+        self._connection = _connect(path) if path.is_file() else None
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """Give one moment of the file. Raises `NotBuilt` if there is none."""
+        if self._connection is None:
+            raise NotBuilt(MODELS[0].name)
+        self._connection.execute("BEGIN")
+        try:
+            yield self._connection
+        finally:
+            self._connection.execute("ROLLBACK")
+
+    def standings(self) -> dict[str, Standing]:
+        """Return every model's standing by name: none without a file."""
+        return {} if self._connection is None else super().standings()
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        if self._connection is not None:
+            self._connection.close()
+
+
+@contextmanager
+def views_of(here: Installation) -> Iterator[Views]:
+    """Give a bot's read models as they are."""
+    views = LookedAt(here.views_path)
+    try:
+        yield views
+    finally:
+        views.close()
+
+
+def complaints(views: Views, here: Installation) -> list[str]:
+    """Return why what the read models say is not what the log says: stopped or being rebuilt."""
+    return [_complaint(status) for status in models(views, here.log, MODELS) if _is_wrong(status)]
+
+
+def _is_wrong(status: ModelStatus) -> bool:
+    return status.state != "live"
+
+
+def _complaint(status: ModelStatus) -> str:
+    if status.state == "parked":
+        return (
+            f"{status.name} has stopped at position {status.position} of {status.head} "
+            f"({status.error}): upgrade, or hilo projections rebuild {status.name}"
+        )
+    return (
+        f"{status.name} stands still at position {status.position} of {status.head} and is to be "
+        f"rebuilt: hilo serve does it, or hilo projections rebuild {status.name}"
+    )
+
+
+def _connect(path: Path) -> sqlite3.Connection | None:
+    """Open a file with read models in it; None if there are none in it yet."""
+    connection = sqlite3.connect(
+        f"file:{quote(str(path.resolve()))}?mode=rw",
+        uri=True,
+        timeout=_BUSY_SECONDS,
+        isolation_level=None,
+    )
+    try:
+        connection.execute("PRAGMA query_only=ON")
+        found = "SELECT 1 FROM sqlite_master WHERE name = 'cursors'"
+        begun = connection.execute(found).fetchone() is not None
+    except BaseException:
+        connection.close()
+        raise
+    if begun:
+        return connection
+    connection.close()
+    return None
