@@ -116,6 +116,9 @@ class ModelProvider(Protocol):
         Raises `ThreadGone`; `Refused` if the conversation does not hold `item` (any more).
         """
 
+    async def is_empty(self, thread: str) -> bool:
+        """Tell whether the conversation holds no item at all. Raises `ThreadGone`."""
+
     async def delete_item(self, thread: str, item: str) -> None:
         """Delete one item; one that is gone already is success."""
 

@@ -21,12 +21,9 @@ from app.aggregates.answers import (
     Claimed,
     Completed,
     GivenUp,
-    RunSuperseded,
     Spent,
-    ThreadLeft,
-    ThreadLinked,
 )
-from app.aggregates.events import CancelReason, Reply, ResetReason
+from app.aggregates.events import CancelReason, Reply
 from app.aggregates.open_work import Run
 from app.aggregates.user import User
 from app.aggregates.user_state import UserState
@@ -34,6 +31,7 @@ from app.aggregates.user_turn import due_at
 from app.conversation.backoff import delay
 from app.conversation.breaker import Breaker
 from app.conversation.crash import CrashPoints
+from app.conversation.current import Superseded, decide_as
 from app.conversation.delivering import Delivering
 from app.conversation.nodes import Nodes
 from app.conversation.policy import SECOND, TurnPolicy, micros
@@ -51,6 +49,7 @@ from app.conversation.ports import (
 )
 from app.conversation.repository import Repository
 from app.conversation.texts import read_texts, split_reply
+from app.conversation.threads import Threads
 from eventstore.sealing import Sealer
 from eventstore.store import LogReader
 from eventstore.types import StreamName
@@ -62,10 +61,6 @@ BREAKER_PATIENCE = 30 * SECOND
 """A message that has waited so long is tried even while the provider seems to be down."""
 
 POLL_SECONDS = 1.0
-
-
-class Superseded(Exception):
-    """The run no longer holds the turn: somebody took over. Stop, and leave it to them."""
 
 
 class Turns:
@@ -97,6 +92,9 @@ class Turns:
         self._crash = crash
         self._jitter = jitter
         self._background: set[asyncio.Task[None]] = set()
+        self._threads = Threads(
+            users=users, provider=provider, log=log, max_age=policy.thread_age, crash=crash
+        )
         self.breaker = Breaker()
 
     # -- what is to be done -----------------------------------------------------------------------
@@ -197,52 +195,23 @@ class Turns:
         replaced = False
         attempt = 0
         while True:
-            thread = await self._thread(stream, run)
             try:
+                thread = await self._threads.current(stream, run)
                 return await self._ask(stream, run, thread, texts)
             except ThreadGone:
-                if replaced:
+                linked = (await self._users.look(stream)).state.thread
+                if replaced or linked is None:
                     raise
                 replaced = True
-                await self._reset_thread(stream, run, thread, "gone")
+                await self._threads.reset(stream, run, linked.id, "gone")
             except ThreadBusy:
                 attempt += 1
                 pause = delay(attempt, retry_after=None, jitter=self._jitter())
                 if self._log.now() + micros(pause) > deadline:
                     raise
                 await asyncio.sleep(pause)
-
-    async def _thread(self, stream: StreamName, run: Run) -> str:
-        """Return the conversation to run in: the current one, or a new one (A7)."""
-        user = await self._users.look(stream)
-        thread = user.state.thread
-        reason: ResetReason | None = None
-        if thread is not None:
-            if user.thread_needs(self._log.now(), self._policy.thread_age) == "ok":
-                return thread.id
-            reason = "expired"
-        created = await self._provider.start_thread({"user": _owner(stream), "run": run.id})
-        self._crash.reach("after_thread_created")
-        linked = await self._current(
-            stream,
-            run.id,
-            lambda user: user.start_thread(created, reason=reason, now=self._log.now()),
-        )
-        if isinstance(linked, ThreadLinked) and linked.left is not None:
-            _log_reset(stream, linked.reason, linked.lost)
-        self._crash.reach("after_thread_started")
-        return created
-
-    async def _reset_thread(
-        self, stream: StreamName, run: Run, thread: str, reason: ResetReason
-    ) -> None:
-        left = await self._current(
-            stream,
-            run.id,
-            lambda user: user.reset_thread(reason, thread=thread, now=self._log.now()),
-        )
-        if isinstance(left, ThreadLeft):
-            _log_reset(stream, left.reason, left.lost)
+                # A run that was lost without its id may be what kept it busy: its traces go.
+                await self._threads.trim((await self._users.look(stream)).state)
 
     async def _ask(
         self, stream: StreamName, run: Run, thread: str, texts: tuple[str, ...]
@@ -315,7 +284,7 @@ class Turns:
                 if answer is not None:
                     await self._finish(stream, run, answer)
                     return
-            await self._trim(state)
+            await self._threads.trim(state)
         await self._fail(
             stream,
             run,
@@ -400,12 +369,12 @@ class Turns:
             self._crash.reach("during_recovery")
             if run.response is None:
                 state = (await self._users.look(stream)).state
-                await self._trim(state)
+                await self._threads.trim(state)
                 await self._cancel(stream, run, "orphaned", billed="unknown")
                 return
             answer = await self._await_response(run.response)
             if answer is None:
-                await self._trim((await self._users.look(stream)).state)
+                await self._threads.trim((await self._users.look(stream)).state)
                 await self._cancel(stream, run, "orphaned", billed="unknown")
             elif answer.status == "cancelled":
                 await self._cancel(stream, run, "orphaned", billed=_spent(answer))
@@ -438,33 +407,10 @@ class Turns:
                 deadline = loop.time() + 10 * POLL_SECONDS
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _trim(self, state: UserState) -> None:
-        """Delete what a lost run may have left in the conversation after the last known item."""
-        thread = state.thread
-        if thread is None:
-            return
-        try:
-            extra = await self._provider.items_after(thread.id, thread.last_item)
-            for item in extra:
-                await self._provider.delete_item(thread.id, item)
-        except (ThreadGone, Refused):
-            return  # the next run notices, and starts a new conversation
-
     # -- small parts ------------------------------------------------------------------------------
 
     async def _current(self, stream: StreamName, run: str, command: Callable[[User], R]) -> R:
-        """Make a decision of a run durable. Raises `Superseded` if the run lost its turn."""
-
-        def decide(user: User) -> R | RunSuperseded:
-            current = user.state.run
-            if current is None or current.id != run:
-                return RunSuperseded(run, None if current is None else current.id)
-            return command(user)
-
-        answer = await self._users.decide(stream, decide)
-        if isinstance(answer, RunSuperseded):
-            raise Superseded
-        return answer
+        return await decide_as(self._users, stream, run, command)
 
     def _apology(self, stream: StreamName) -> Apology:
         reply = Reply(parts=(self._policy.apology,))
@@ -497,11 +443,6 @@ def _spent(answer: Answer) -> Billed:
         reasoning=usage.reasoning,
         model=answer.model,
     )
-
-
-def _log_reset(stream: StreamName, reason: ResetReason, lost: int) -> None:
-    extra = {"tokensLost": lost} if lost else {}
-    _log.info("THREAD_TOKENS_RESET", userId=_owner(stream), resetReason=reason, **extra)
 
 
 def _owner(stream: StreamName) -> str:

@@ -172,6 +172,13 @@ class OpenAIProvider:
                 return tuple(found)
             after = page.data[-1].id
 
+    async def is_empty(self, thread: str) -> bool:
+        """Tell whether the conversation holds no item at all. Raises `ThreadGone`."""
+        path = f"/conversations/{_quoted(thread)}/items"
+        query: dict[str, object] = {"limit": 1}
+        asked = self._client.get(path, cast_to=httpx2.Response, options={"params": query})
+        return not (await self._decoded(asked, wire.ItemPage, gone=ThreadGone)).data
+
     async def delete_item(self, thread: str, item: str) -> None:
         """Delete one item; one that is gone already, or whose conversation is, is success."""
         path = f"/conversations/{_quoted(thread)}/items/{_quoted(item)}"
