@@ -1,17 +1,20 @@
-"""A small installation on the disk, and `hilo` as a process beside it."""
+"""A small installation on the disk, and `hilo` beside it, in this process or another."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from app.cli import main
 from tests.integration.cli.house import House
 
 ROOT = Path(__file__).parents[3]
@@ -43,8 +46,26 @@ def environment(directory: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def hilo(tmp_path: Path) -> Hilo:
-    """Run `hilo` in an empty directory; HILO_DATA is its `data`."""
+def hilo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hilo:
+    """Run `hilo` in this process, in an empty directory; HILO_DATA is its `data`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of the worker that a command starts
+
+    def run(*arguments: object, **variables: str) -> Ran:
+        out, err = io.StringIO(), io.StringIO()
+        with monkeypatch.context() as scope, redirect_stdout(out), redirect_stderr(err):
+            for name, value in ({"HILO_DATA": str(tmp_path / "data")} | variables).items():
+                scope.setenv(name, value)
+            code = main([str(argument) for argument in arguments])
+        return Ran(code, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture
+def hilo_process(tmp_path: Path) -> Hilo:
+    """Run `hilo` as a process of its own, as `hilo` does it otherwise."""
 
     def run(*arguments: object, **variables: str) -> Ran:
         done = subprocess.run(

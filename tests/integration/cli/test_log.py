@@ -169,14 +169,18 @@ def test_a_wrong_request_is_refused_with_a_hint(
         ["projections", "list"],
     ],
 )
-def test_where_nothing_is_nothing_is_made(hilo: Hilo, tmp_path: Path, arguments: list[str]) -> None:
-    ran = hilo(*arguments)
+def test_where_nothing_is_nothing_is_made(
+    hilo_process: Hilo, tmp_path: Path, arguments: list[str]
+) -> None:
+    ran = hilo_process(*arguments)
     assert (ran.code, ran.out) == (3, "")
     assert "nothing here yet" in ran.err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_reading_leaves_the_files_as_they_were(hilo: Hilo, house: House, tmp_path: Path) -> None:
+def test_reading_leaves_the_files_as_they_were(
+    hilo_process: Hilo, house: House, tmp_path: Path
+) -> None:
     house.close()
     before = contents(tmp_path)
     for arguments in (
@@ -187,7 +191,7 @@ def test_reading_leaves_the_files_as_they_were(hilo: Hilo, house: House, tmp_pat
         ["users", "show", ANA],
         ["turns", "list"],
     ):
-        assert hilo(*arguments).code == 0
+        assert hilo_process(*arguments).code == 0
     assert contents(tmp_path) == before
 
 
@@ -199,11 +203,11 @@ def test_another_bot_is_named_when_it_is_there(hilo: Hilo, house: House) -> None
     assert hilo("log", "stats", "--bot", "default", HILO_BOT="other").code == 0
 
 
-def test_a_file_that_is_no_log_is_left_alone(hilo: Hilo, tmp_path: Path) -> None:
+def test_a_file_that_is_no_log_is_left_alone(hilo_process: Hilo, tmp_path: Path) -> None:
     path = tmp_path / "data" / "default" / "log.db"
     path.parent.mkdir(parents=True)
     for wrong in (b"", b"this is not a database, whatever its name says" * 100):
         path.write_bytes(wrong)
-        assert hilo("log", "stats").code == 3
+        assert hilo_process("log", "stats").code == 3
         assert path.read_bytes() == wrong
         assert os.listdir(path.parent) == ["log.db"]  # noqa: PTH208 - names are enough

@@ -121,12 +121,12 @@ def test_a_read_model_that_has_stopped_makes_the_check_fail(hilo: Hilo, built: H
 
 
 def test_looking_at_read_models_leaves_them_as_they_are(
-    hilo: Hilo, built: House, tmp_path: Path
+    hilo_process: Hilo, built: House, tmp_path: Path
 ) -> None:
     built.close()
     before = contents(tmp_path)
     for arguments in (["threads", "list"], ["threads", "check"], ["projections", "list"]):
-        assert hilo(*arguments).code == 0
+        assert hilo_process(*arguments).code == 0
     assert contents(tmp_path) == before
 
 

@@ -77,15 +77,15 @@ def test_the_servers_to_do_list_saves_looking_at_everybody(
     assert house.people[EVA] in hilo("turns", "list").out
 
 
-def test_a_parked_turn_is_made_due_again(hilo: Hilo, house: House) -> None:
-    ran = hilo("turns", "retry", BEN, "--why", "OpenAI is back", "--json")
+def test_a_parked_turn_is_made_due_again(hilo_process: Hilo, house: House) -> None:
+    ran = hilo_process("turns", "retry", BEN, "--why", "OpenAI is back", "--json")
     assert ran.code == 0
     assert ran.json["turns"] == [{"user": house.people[BEN], "outcome": "done"}]
     (recorded,) = house.log.read_stream(house.stream(BEN))[-1:]
     event = house.codec.decode(recorded.type, recorded.state)
     assert isinstance(event, e.TurnRetried)
     assert (event.by, event.why) == (operator(), "OpenAI is back")
-    turns = hilo("turns", "list", "--json").json["turns"]
+    turns = hilo_process("turns", "list", "--json").json["turns"]
     assert {(turn["user"], turn["state"]) for turn in turns} == {
         (house.people[BEN], "waiting"),
         (house.people[EVA], "waiting"),
@@ -160,7 +160,7 @@ def test_a_decision_is_made_again_when_the_server_appends_at_the_same_time(house
 
 
 def test_decisions_and_traffic_of_two_processes_do_not_harm_each_other(
-    hilo: Hilo, house: House
+    hilo_process: Hilo, house: House
 ) -> None:
     stop = threading.Event()
     written = 0
@@ -175,7 +175,7 @@ def test_decisions_and_traffic_of_two_processes_do_not_harm_each_other(
     server.start()
     try:
         for _ in range(3):
-            assert hilo("turns", "retry", BEN).code == 0
+            assert hilo_process("turns", "retry", BEN).code == 0
             house.park(BEN)
     finally:
         stop.set()
