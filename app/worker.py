@@ -25,6 +25,7 @@ from typing import Final
 
 import msgspec
 
+from app import logs
 from app.projections import (
     MODELS,
     ProjectionError,
@@ -53,6 +54,7 @@ class _WrongCall(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do the work that the arguments name and return the exit code."""
     options = _parser().parse_args(arguments)
+    logs.configure(None, console=sys.stderr)  # standard output is for the JSON lines alone
     os.nice(_NICENESS)
     gc.disable()  # millions of tuples and no cycles: looking for some takes a fifth of the time
     try:

@@ -61,7 +61,10 @@ class BulkWorker:
         self.stop()
         command = worker_command(self._directory, work, models)
         self._process = subprocess.Popen(  # as this process was started, without a shell
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,  # what is no JSON line goes to our log
         )
         self._code = None
         self._thread = threading.Thread(

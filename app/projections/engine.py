@@ -146,7 +146,10 @@ class Engine:
 
     def _end_of_append(self, up_to: Position, head: Head) -> Cursor:
         """Return a cursor at the end of the append that holds the event at `up_to`."""
-        last = self._log.read(after=Position(up_to - 1), up_to=head.position, limit=1)[-1]
+        events = self._log.read(after=Position(up_to - 1), up_to=head.position, limit=1)
+        if not events:
+            raise CursorMismatch(up_to, "the log ended before it a moment later")
+        last = events[-1]
         return Cursor(head.epoch, last.position, leaf_hash(last))
 
     # -- one batch -------------------------------------------------------------------------------
@@ -156,6 +159,7 @@ class Engine:
 
         Raises `Poison` or `_Refused`, and nothing has moved then.
         """
+        self._at_step("looked")
         with self._views.transaction() as db:
             self._at_step("begun")
             now = standings(db)

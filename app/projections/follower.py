@@ -6,23 +6,21 @@ long log, it leaves to a child process (`app.projections.bulk`) and takes over w
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 import structlog
 
 from app.projections.bulk import BulkWorker
 from app.projections.engine import LIVE_WINDOW, Engine, Steps, no_steps
-from app.projections.errors import ProjectionError, RebuildRunning
+from app.projections.errors import RebuildRunning
 from app.projections.model import ReadModel
 from app.projections.queries import ModelStatus, models
 from app.projections.rebuild import rebuild
 from app.projections.scan import Log
 from app.projections.views import Standing, Views
-from eventstore.errors import EventStoreError
 from eventstore.subscription import Subscription
 from eventstore.types import Position
 
@@ -59,7 +57,7 @@ class Follower:
         self._bulk_events = bulk_events
         self._asked_bulk: frozenset[str] = frozenset()
         self._not_before = 0.0
-        self._gave_up: set[str] = set()
+        self._tried: set[str] = set()
         self._changed = threading.Condition()
         self._standings: dict[str, Standing] = {}
         self._stopping = threading.Event()
@@ -121,18 +119,19 @@ class Follower:
     # -- the thread ------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        arrived = False
+        arrive: Callable[[], None] | None = self._arrive
         while not self._stopping.is_set():
             try:
-                if not arrived:
-                    self._arrive()
-                    arrived = True
+                if arrive is not None:
+                    arrive()
+                    arrive = None
                 if not self._turn():
                     self._news.wait(_IDLE_SECONDS)
-            except (EventStoreError, ProjectionError, sqlite3.Error, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - were this thread to end, nobody would know
                 # Traffic goes on without read models; they are tried again.
                 kind = type(error).__name__
                 _log.warning("BD_THREAD_ERROR", doing="follow the log", error=f"{kind}: {error}")
+                arrive = arrive or self._engine.verify
                 self._stopping.wait(_IDLE_SECONDS)
         self._bulk.stop()
 
@@ -160,12 +159,12 @@ class Follower:
         return moved
 
     def _is_due(self, model: ReadModel, standings: dict[str, Standing]) -> bool:
-        if model.name in self._gave_up:
-            return False
         standing = standings.get(model.name)
-        if standing is None or standing.version != model.version:
+        if standing is None:
             return True
-        return standing.state == "building"
+        if standing.state == "parked":  # once in the life of a process: it would only park again
+            return standing.version != model.version and model.name not in self._tried
+        return standing.version != model.version or standing.state == "building"
 
     def _far_behind(self, standings: dict[str, Standing]) -> frozenset[str]:
         if not self._has_worker():
@@ -181,14 +180,14 @@ class Follower:
         )
 
     def _rebuild(self, due: Sequence[ReadModel]) -> bool:
+        self._tried.update(model.name for model in due)
         if self._has_worker() and self._log.head().position > self._bulk_events:
             self._ask_bulk("rebuild", frozenset(model.name for model in due))
             return False
         try:
-            outcomes = rebuild(self._views, self._log, due, at_step=self._at_step)
+            rebuild(self._views, self._log, due, at_step=self._at_step)
         except RebuildRunning:
             return False
-        self._gave_up |= {outcome.model for outcome in outcomes if not outcome.switched}
         return True
 
     def _ask_bulk(self, work: Literal["rebuild", "catch-up"], names: frozenset[str]) -> None:

@@ -64,6 +64,7 @@ def rebuild(  # noqa: PLR0913 - what is rebuilt from what, and three knobs
             at_step("prepared")
             while engine.advance():
                 pass
+            at_step("caught up")
             if all(s.state != "building" for s in building.standings().values()):
                 return _switch(views, building, engine, models, at_step)
     msg = (

@@ -1,0 +1,1 @@
+"""Read models, with real processes that are killed."""

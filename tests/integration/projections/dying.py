@@ -1,0 +1,48 @@
+"""A process that follows or rebuilds and is killed with -9 at a step.
+
+`python -m tests.integration.projections.dying follow|rebuild DIRECTORY N`: at the Nth step.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from app.projections import MODELS, Views, rebuild
+from app.projections.engine import Engine
+from eventstore.sqlite import SQLiteLog
+
+WINDOW = 40
+
+
+class Reaper:
+    """Counts the steps down and then kills, as the kernel would."""
+
+    def __init__(self, lives: int) -> None:
+        self._lives = lives
+
+    def __call__(self, step: str) -> None:
+        self._lives -= 1
+        if self._lives == 0:
+            sys.stdout.write(f"killed when {step}\n")
+            sys.stdout.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main() -> None:
+    work, directory, lives = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    log, views = SQLiteLog(directory / "log.db"), Views(directory / "views.db")
+    reaper = Reaper(lives)
+    if work == "rebuild":
+        rebuild(views, log, MODELS, window=WINDOW, at_step=reaper)
+        return
+    engine = Engine(views, log, MODELS, window=WINDOW, at_step=reaper)
+    engine.verify()
+    while engine.advance():
+        pass
+
+
+if __name__ == "__main__":
+    main()

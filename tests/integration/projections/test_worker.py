@@ -1,0 +1,192 @@
+"""The bulk process and the follower as real processes, killed with -9 and started again."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.lock import exclusive
+from app.projections import MODELS, Follower, Views, content, rebuild
+from app.projections.bulk import worker_command
+from app.projections.rebuild import beside
+from tests.unit.projections.histories import CODEC, TestLog, naive, received, tokens
+from tests.unit.projections.test_engine import BROKEN
+
+ENOUGH = 60.0
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Iterator[TestLog]:
+    (tmp_path / "bot").mkdir()
+    log = TestLog(tmp_path / "bot" / "log.db")
+    yield log
+    log.close()
+
+
+@pytest.fixture
+def views(history: TestLog) -> Iterator[Views]:
+    views = Views(history.log.path.with_name("views.db"))
+    yield views
+    views.close()
+
+
+def worker(history: TestLog, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
+    """Run the worker; return its exit code and what it said."""
+    command = worker_command(history.log.path.parent, "rebuild", ())
+    done = subprocess.run([*command, *arguments], stdout=subprocess.PIPE, check=False)
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def long_history(history: TestLog, events: int) -> None:
+    """Write some hundred appends of many events: fast."""
+    rng = random.Random(7)
+    news = [CODEC.encode(received()), CODEC.encode(tokens("conv_a", 3))] * 400
+    while history.log.head().position < events:
+        history.append_raw(rng.choice("abcdefgh"), *news)
+
+
+def test_the_worker_rebuilds_and_says_how_far_it_is(history: TestLog, views: Views) -> None:
+    history.chat("abc", turns=3)
+    code, lines = worker(history)
+    assert code == 0
+    assert [line["event"] for line in lines] == ["begin", "model", "model", "done"]
+    assert lines[-1]["position"] == history.log.head().position
+    assert content(views) == naive(history.log)
+    assert {s.state for s in views.standings().values()} == {"live"}
+
+
+def test_the_worker_rebuilds_the_one_model_that_is_named(history: TestLog, views: Views) -> None:
+    history.chat("a")
+    code, _ = worker(history, "--model", "token_totals")
+    assert code == 0
+    assert list(views.standings()) == ["token_totals"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [(("--bot", "nobody"), "there is no log at"), (("--model", "x"), "there are thread_map")],
+)
+def test_a_wrong_call_ends_with_2(history: TestLog, arguments: tuple[str, ...], word: str) -> None:
+    code, lines = worker(history, *arguments)
+    assert code == 2
+    assert word in lines[-1]["error"]
+    assert not (history.log.path.parent.parent / "nobody").exists()
+
+
+def test_a_poisoned_model_ends_with_1_and_the_other_is_there(
+    history: TestLog, views: Views
+) -> None:
+    history.chat("a")
+    history.append_raw("a", BROKEN)
+    code, lines = worker(history)
+    assert code == 1
+    assert {line["model"]: bool(line["parked"]) for line in lines if line["event"] == "model"} == {
+        "thread_map": False,
+        "token_totals": True,
+    }
+    assert content(views)["thread_map"] == naive_map(history)
+
+
+def naive_map(history: TestLog) -> object:
+    """The thread map of a log whose last event cannot be decoded."""
+    return naive(history.log, history.log.head().position - 1)["thread_map"]
+
+
+def test_a_second_rebuild_ends_with_3_and_names_the_first(history: TestLog, views: Views) -> None:
+    lock = views.path.with_name("views.rebuild.lock")
+    with exclusive(lock, "a test"):
+        code, lines = worker(history)
+    assert code == 3
+    assert "is being rebuilt already, by process" in lines[-1]["error"]
+
+
+@pytest.mark.parametrize("work", ["follow", "rebuild"])
+def test_killed_at_one_step_after_the_other_nothing_is_counted_twice(
+    work: str, history: TestLog, views: Views
+) -> None:
+    history.chat("ab", turns=4)
+    rebuild(views, history.log, MODELS)
+    before = content(views)
+    history.chat("bcd", turns=4)
+    steps = set()
+    for lives in range(1, 60):
+        command = [sys.executable, "-m", "tests.integration.projections.dying", work]
+        child = subprocess.run(
+            [*command, str(history.log.path.parent), str(lives)],
+            stdout=subprocess.PIPE,
+            check=False,
+        )
+        now = content(views)
+        position = views.standings()["thread_map"].cursor.position
+        assert now == naive(history.log, position)
+        assert work == "follow" or now in (before, naive(history.log))
+        if child.returncode == 0:
+            break
+        assert child.returncode == -signal.SIGKILL
+        steps.add(child.stdout.decode().strip())
+        if work == "follow" and lives > 12:
+            break
+    assert len(steps) >= 6
+    assert worker(history)[0] == 0
+    assert content(views) == naive(history.log)
+
+
+def test_a_worker_that_is_killed_at_any_moment_leaves_the_live_rows_and_can_run_again(
+    history: TestLog, views: Views
+) -> None:
+    history.chat("ab")
+    rebuild(views, history.log, MODELS)
+    before = content(views)
+    long_history(history, 60_000)
+    after = naive(history.log)
+    command = worker_command(history.log.path.parent, "rebuild", ())
+    for _ in range(5):
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            assert json.loads(child.stdout.readline())["event"] == "begin"
+            child.kill()
+        assert content(views) in (before, after)
+    assert worker(history)[0] == 0
+    assert content(views) == after
+    assert not beside(views.path).exists()
+
+
+def test_the_server_leaves_a_long_log_to_the_worker_and_goes_on_where_that_ended(
+    history: TestLog, views: Views
+) -> None:
+    long_history(history, 3_000)
+    follower = Follower(history.log, views, MODELS, bulk_events=2_000)
+    follower.start()
+    try:
+        assert follower.wait_for(history.log.head().position, ENOUGH)
+        assert follower._bulk.exit_code == 0
+        assert follower._bulk.last_line["event"] == "done"
+        assert follower.wait_for(history.chat("xy"), ENOUGH)
+        assert content(views) == naive(history.log)
+    finally:
+        follower.stop()
+
+
+def test_what_grew_long_while_the_server_was_down_is_caught_up_by_the_worker(
+    history: TestLog, views: Views
+) -> None:
+    history.chat("ab")
+    rebuild(views, history.log, MODELS)
+    long_history(history, 3_000)
+    follower = Follower(history.log, views, MODELS, bulk_events=2_000)
+    follower.start()
+    try:
+        assert follower.wait_for(history.log.head().position, ENOUGH)
+        assert follower.wait_for(history.chat("xy"), ENOUGH)
+        assert content(views) == naive(history.log)
+    finally:
+        follower.stop()
+    assert follower._asked_bulk == {"thread_map", "token_totals"}

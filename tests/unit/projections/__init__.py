@@ -1,0 +1,1 @@
+"""Read models, without a process of their own."""

@@ -1,0 +1,293 @@
+"""Batches and their cursors: counted once, whatever is killed; parked, whatever is poisoned."""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlite_utils import Database
+from sqlite_utils.migrations import Migrations
+
+from app.aggregates.events import MessageReceived, TokensIncremented
+from app.projections import MODELS, THREAD_MAP, TOKEN_TOTALS, Seen, Session, Views, content
+from app.projections.engine import Engine
+from app.projections.model import ReadModel
+from eventstore.types import NewEvent, Position
+from tests.unit.projections.histories import (
+    CODEC,
+    HISTORIES,
+    History,
+    TestLog,
+    naive,
+    received,
+    started,
+    tokens,
+)
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing of ours runs after it."""
+
+
+class Reaper:
+    """Kills at the nth step."""
+
+    def __init__(self, lives: int) -> None:
+        self.lives = lives
+
+    def __call__(self, step: str) -> None:
+        self.lives -= 1
+        if self.lives == 0:
+            raise Killed(step)
+
+
+def build(views: Views, history: TestLog, models: Sequence[ReadModel] = MODELS) -> None:
+    for model in models:
+        if model.name not in views.standings():
+            views.begin(model, history.log.head().epoch)
+
+
+def follow(views: Views, history: TestLog, models: Sequence[ReadModel] = MODELS) -> None:
+    engine = Engine(views, history.log, models)
+    while engine.advance():
+        pass
+
+
+@given(
+    histories=st.lists(HISTORIES, min_size=1, max_size=3),
+    windows=st.lists(st.integers(1, 40), min_size=1, max_size=8),
+    lives=st.lists(st.integers(1, 12), max_size=6),
+)
+def test_whatever_is_killed_between_any_two_steps_everything_is_counted_exactly_once(
+    histories: list[History], windows: list[int], lives: list[int]
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        history = TestLog(Path(directory, "log.db"))
+        path = Path(directory, "views.db")
+        for n, one in enumerate(histories):
+            history.write(one)
+            for life in [*lives, 0]:
+                views = Views(path)
+                build(views, history)
+                window = windows[(n + life) % len(windows)]
+                engine = Engine(views, history.log, MODELS, window=window, at_step=Reaper(life))
+                try:
+                    engine.verify()
+                    while engine.advance():
+                        pass
+                except Killed:
+                    views.close()
+                    continue
+                position = history.log.head().position
+                assert {s.cursor.position for s in views.standings().values()} == {position}
+                assert content(views) == naive(history.log)
+                views.close()
+        history.close()
+
+
+def test_after_every_batch_the_tables_show_exactly_the_events_up_to_the_cursor(
+    views: Views, history: TestLog
+) -> None:
+    history.chat("abc", turns=3)
+    build(views, history)
+    engine = Engine(views, history.log, MODELS, window=4)
+    while engine.advance():
+        (position,) = {s.cursor.position for s in views.standings().values()}
+        assert content(views) == naive(history.log, position)
+
+
+def test_a_batch_never_ends_inside_an_append(views: Views, history: TestLog) -> None:
+    ends = {history.append("a", *[received()] * n) for n in (3, 1, 4, 2)}
+    build(views, history)
+    engine = Engine(views, history.log, MODELS, window=2)
+    while engine.advance():
+        assert {s.cursor.position for s in views.standings().values()} <= ends
+
+
+def test_a_model_that_lags_catches_up_alone_and_then_shares_the_pass(
+    views: Views, history: TestLog
+) -> None:
+    history.chat("ab")
+    build(views, history, [THREAD_MAP])
+    follow(views, history, [THREAD_MAP])
+    history.chat("cd")
+    build(views, history)
+    engine = Engine(views, history.log, MODELS)
+    engine.advance()
+    assert len({s.cursor.position for s in views.standings().values()}) == 1
+    follow(views, history)
+    assert content(views) == naive(history.log)
+
+
+def test_another_process_that_was_faster_is_not_repeated(views: Views, history: TestLog) -> None:
+    history.chat("ab")
+    build(views, history)
+    other = Views(views.path)
+
+    def overtaken(step: str) -> None:
+        if step == "looked":
+            follow(other, history)
+
+    engine = Engine(views, history.log, MODELS, at_step=overtaken)
+    while engine.advance():
+        pass
+    other.close()
+    assert content(views) == naive(history.log)
+
+
+# -- poison ---------------------------------------------------------------------------------------
+
+BROKEN = NewEvent(TokensIncremented.type_name or "TokensIncremented", b"\xc1")
+
+
+def test_an_event_that_cannot_be_decoded_parks_who_reads_it_and_nobody_else(
+    views: Views, history: TestLog
+) -> None:
+    good = history.append("a", started("t"), tokens("t", 5))
+    history.append_raw("a", CODEC.encode(tokens("t", 7)), BROKEN)
+    history.chat("b")
+    build(views, history)
+    follow(views, history)
+    parked, live = views.standings()["token_totals"], views.standings()["thread_map"]
+    assert (parked.state, parked.cursor.position) == ("parked", good)
+    assert parked.error is not None
+    assert f"event at {good + 2} cannot be read: TokensIncremented" in parked.error
+    assert (live.state, live.cursor.position) == ("live", history.log.head().position)
+    everything = content(views)
+    assert everything["token_totals"] == naive(history.log, good)["token_totals"]
+
+
+def test_a_schema_that_a_newer_release_wrote_is_not_passed_over(
+    views: Views, history: TestLog
+) -> None:
+    history.append_raw("a", NewEvent("MessageReceived@2", CODEC.encode(received()).state))
+    build(views, history)
+    follow(views, history)
+    parked = views.standings()["thread_map"]
+    assert parked.state == "parked"
+    assert "newer than this release" in str(parked.error)
+    assert views.standings()["token_totals"].state == "live"
+
+
+def test_a_type_that_no_model_wants_parks_nobody(views: Views, history: TestLog) -> None:
+    history.append_raw("a", NewEvent("SomethingNew", b"\xc1"))
+    build(views, history)
+    follow(views, history)
+    assert {s.state for s in views.standings().values()} == {"live"}
+
+
+def test_a_parked_model_goes_on_when_a_release_can_read_the_event(
+    views: Views, history: TestLog
+) -> None:
+    history.chat("ab")
+    build(views, history)
+    follow(views, history, [THREAD_MAP])
+    standing = views.standings()["thread_map"]
+    engine = Engine(views, history.log, MODELS)
+    engine._park(standing, "could not be read then")
+    history.chat("c")
+    engine.resume()
+    follow(views, history)
+    assert content(views) == naive(history.log)
+
+
+class Fussy(ReadModel):
+    """Counts messages, and cannot take those of one user."""
+
+    name, version, tables = "fussy", 1, ("fussy",)
+    migrations = Migrations("fussy")
+    events = (MessageReceived,)
+    error: Exception = ValueError("not this one")
+
+    def session(self, db: sqlite3.Connection) -> Session:
+        return FussySession(db, self.error)
+
+
+class FussySession(Session):
+    def __init__(self, db: sqlite3.Connection, error: Exception) -> None:
+        self.db, self.error = db, error
+
+    def apply(self, batch: Sequence[Seen]) -> None:
+        for position, stream, *_ in batch:
+            if stream == "user/bad":
+                raise self.error
+            self.db.execute("INSERT INTO fussy VALUES (?)", (position,))
+
+    def flush(self) -> None:
+        pass
+
+
+@Fussy.migrations()
+def fussy(db: Database) -> None:
+    db.table("fussy").create({"position": int}, pk="position")
+
+
+def test_a_model_that_cannot_apply_an_event_is_parked_just_before_it(
+    views: Views, history: TestLog
+) -> None:
+    history.chat("abc", turns=5)
+    good = history.append("d", received())
+    history.append("bad", received())
+    history.chat("efg", turns=5)
+    models = (*MODELS, Fussy())
+    build(views, history, models)
+    follow(views, history, models)
+    parked = views.standings()["fussy"]
+    assert (parked.state, parked.cursor.position) == ("parked", good)
+    assert parked.error == f"the append at {good + 1} cannot be applied: ValueError: not this one"
+    everything = content(views)
+    assert len(everything.pop("fussy")["fussy"]) == 1 + 16
+    assert everything == naive(history.log)
+
+
+def test_a_full_disk_parks_nobody(views: Views, history: TestLog) -> None:
+    history.append("bad", received())
+    full = sqlite3.OperationalError("database or disk is full")
+    full.sqlite_errorcode = sqlite3.SQLITE_FULL
+    model = Fussy()
+    model.error = full
+    build(views, history, [model])
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        follow(views, history, [model])
+    assert views.standings()["fussy"].state == "live"
+    assert views.standings()["fussy"].cursor.position == Position(0)
+
+
+# -- another log ----------------------------------------------------------------------------------
+
+
+def test_a_cursor_of_another_log_stops_the_model_for_a_rebuild(
+    views: Views, history: TestLog, tmp_path: Path
+) -> None:
+    history.chat("ab")
+    build(views, history)
+    follow(views, history)
+    other = TestLog(tmp_path / "other.db")
+    other.chat("xyz")
+    before = content(views)
+    engine = Engine(views, other.log, MODELS)
+    engine.verify()
+    assert not engine.advance()
+    assert {s.state for s in views.standings().values()} == {"building"}
+    assert "another event stands there" in str(views.standings()["thread_map"].error)
+    assert content(views) == before
+    other.close()
+
+
+def test_a_log_that_went_back_stops_the_model_for_a_rebuild(
+    views: Views, history: TestLog, tmp_path: Path
+) -> None:
+    history.chat("ab")
+    build(views, history)
+    follow(views, history)
+    other = TestLog(tmp_path / "other.db")
+    other.chat("a")
+    assert not Engine(views, other.log, [TOKEN_TOTALS]).advance()
+    assert views.standings()["token_totals"].state == "building"
+    assert views.standings()["thread_map"].state == "live"
+    other.close()

@@ -1,0 +1,131 @@
+"""The live follower: what was written can be read, and what goes wrong does not end it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from app.projections import MODELS, Follower, ReadModel, Views, content, rebuild
+from app.projections.engine import Engine
+from eventstore.types import Position
+from tests.unit.projections.histories import TestLog, naive, received
+from tests.unit.projections.test_engine import BROKEN
+from tests.unit.projections.test_rebuild import NEXT
+
+ENOUGH = 30.0
+
+
+@contextmanager
+def following(
+    views: Views, history: TestLog, models: tuple[ReadModel, ...] = MODELS
+) -> Iterator[Follower]:
+    follower = Follower(history.log, views, models)
+    follower.start()
+    try:
+        yield follower
+    finally:
+        follower.stop()
+
+
+def test_a_new_bot_has_read_models_from_the_first_event_on(views: Views, history: TestLog) -> None:
+    with following(views, history) as follower:
+        for _ in range(20):
+            position = history.chat("ab")
+            follower.wake(position)
+            assert follower.wait_for(position, ENOUGH)
+            assert follower.position >= position
+            assert content(views) == naive(history.log)
+    assert [status.lag for status in follower.lag()] == [0, 0]
+
+
+def test_commits_that_nobody_told_of_are_followed_as_well(views: Views, history: TestLog) -> None:
+    with following(views, history) as follower:
+        assert follower.wait_for(history.chat("a"), ENOUGH)
+
+
+def test_waiting_for_what_does_not_come_ends(views: Views, history: TestLog) -> None:
+    with following(views, history) as follower:
+        end = history.chat("a")
+        assert follower.wait_for(end, ENOUGH)
+        assert not follower.wait_for(Position(end + 1), 0.01)
+
+
+def test_waiting_for_a_parked_model_ends_at_once_and_the_other_goes_on(
+    views: Views, history: TestLog
+) -> None:
+    with following(views, history) as follower:
+        end = history.append_raw("a", BROKEN)
+        assert follower.wait_for(end, ENOUGH, model="thread_map")
+        assert not follower.wait_for(end, ENOUGH, model="token_totals")
+        assert follower.wait_for(history.chat("b"), ENOUGH, model="thread_map")
+
+
+def test_stopping_lets_go_of_who_waits(views: Views, history: TestLog) -> None:
+    answers: list[bool] = []
+    with following(views, history) as follower:
+        waiter = threading.Thread(
+            target=lambda: answers.append(follower.wait_for(Position(99), ENOUGH))
+        )
+        waiter.start()
+    waiter.join(ENOUGH)
+    assert answers == [False]
+
+
+def test_a_new_version_is_rebuilt_and_then_followed(views: Views, history: TestLog) -> None:
+    history.chat("ab")
+    rebuild(views, history.log, MODELS)
+    with following(views, history, NEXT) as follower:
+        with follower._changed:
+            assert follower._changed.wait_for(
+                lambda: views.standings()["thread_map"].version == 2, ENOUGH
+            )
+        assert follower.wait_for(history.chat("c"), ENOUGH)
+    assert content(views) == naive(history.log)
+
+
+def test_a_log_that_is_not_the_cursors_is_followed_from_its_start(
+    views: Views, history: TestLog
+) -> None:
+    history.chat("ab")
+    rebuild(views, history.log, MODELS)
+    with views.transaction() as db:
+        db.execute("UPDATE cursors SET leaf = x'00'")
+        db.execute("UPDATE token_totals SET total = 77")
+    with following(views, history) as follower:
+        with follower._changed:
+            assert follower._changed.wait_for(
+                lambda: views.standings()["thread_map"].cursor.leaf != b"\0", ENOUGH
+            )
+        assert follower.wait_for(history.log.head().position, ENOUGH)
+    assert content(views) == naive(history.log)
+
+
+def test_another_process_that_catches_up_at_the_same_time_does_no_harm(
+    views: Views, history: TestLog
+) -> None:
+    rebuild(views, history.log, MODELS)
+    other = Views(views.path)
+    with following(views, history) as follower:
+        for _ in range(20):
+            position = history.append("a", received())
+            Engine(other, history.log, MODELS).advance()
+            assert follower.wait_for(position, ENOUGH)
+    other.close()
+    assert content(views) == naive(history.log)
+
+
+def test_an_error_of_the_disk_is_outlived(views: Views, history: TestLog) -> None:
+    failures = [OSError("once")]
+
+    def failing(step: str) -> None:
+        if step == "begun" and failures:
+            raise failures.pop()
+
+    history.chat("ab")
+    follower = Follower(history.log, views, MODELS, at_step=failing)
+    follower.start()
+    assert follower.wait_for(history.log.head().position, ENOUGH)
+    follower.stop()
+    assert not failures
+    assert content(views) == naive(history.log)
