@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -88,6 +89,7 @@ async def _run(arguments: argparse.Namespace, out: IO[str]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     urls: dict[str, str] = {}
+    hang_up: list[Callable[[], None]] = []
     async with contextlib.AsyncExitStack() as stack:
         if arguments.which in {"openai", "all"}:
             pace = Pace(mean_ms=arguments.latency_ms, spread=arguments.spread)
@@ -95,11 +97,13 @@ async def _run(arguments: argparse.Namespace, out: IO[str]) -> None:
                 key=arguments.key, seed=arguments.seed, pace=pace, state=saved.openai
             )
             saved.openai = openai.state
+            hang_up.append(openai.hang_up)
             sock = listen(arguments.host, arguments.port)
             urls["openai"] = await stack.enter_async_context(serving(openai, sock=sock)) + "/v1"
         if arguments.which in {"whapi", "all"}:
             whapi = WhapiSimulator(token=arguments.token, seed=arguments.seed, state=saved.whapi)
             saved.whapi = whapi.state
+            hang_up.append(whapi.hang_up)
             port = arguments.whapi_port if arguments.which == "all" else arguments.port
             sock = listen(arguments.host, port)
             urls["whapi"] = await stack.enter_async_context(serving(whapi, sock=sock))
@@ -108,6 +112,8 @@ async def _run(arguments: argparse.Namespace, out: IO[str]) -> None:
         if arguments.exit_with_parent:
             _stop_at_end_of_input(loop, stop)
         await stop.wait()
+        for tell in hang_up:
+            tell()
     if arguments.state is not None:
         _save(arguments.state, saved)
 

@@ -94,6 +94,10 @@ class OpenAISimulator:
         """Answer one request (ASGI)."""
         await self._app(scope, receive, send)
 
+    def hang_up(self) -> None:
+        """Answer every long-poll now: the server is about to stop."""
+        self.runs.changed.end()
+
     @asynccontextmanager
     async def _living(self, _: Starlette) -> AsyncIterator[None]:
         yield

@@ -12,6 +12,7 @@ class Pulse:
 
     def __init__(self) -> None:
         self._waiting: set[asyncio.Future[None]] = set()
+        self._ended = False
 
     def beat(self) -> None:
         """Say that something changed: every waiting condition is looked at again."""
@@ -20,11 +21,16 @@ class Pulse:
             if not future.done():
                 future.set_result(None)
 
+    def end(self) -> None:
+        """Say that nothing will change any more: nobody waits from now on."""
+        self._ended = True
+        self.beat()
+
     async def until(self, condition: Callable[[], bool], seconds: float | None = None) -> bool:
-        """Wait until `condition()` holds; False when `seconds` went by first."""
+        """Wait until `condition()` holds; False when `seconds` went by, or all ended, first."""
         loop = asyncio.get_running_loop()
         deadline = None if seconds is None else loop.time() + seconds
-        while not condition():
+        while not condition() and not self._ended:
             future = loop.create_future()
             self._waiting.add(future)
             try:
@@ -34,4 +40,4 @@ class Pulse:
                 return condition()
             finally:
                 self._waiting.discard(future)
-        return True
+        return condition()

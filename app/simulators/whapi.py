@@ -115,6 +115,10 @@ class WhapiSimulator:
         """Answer one request (ASGI)."""
         await self._app(scope, receive, send)
 
+    def hang_up(self) -> None:
+        """Answer every long-poll now: the server is about to stop."""
+        self.phones.changed.end()
+
     @asynccontextmanager
     async def _living(self, _: Starlette) -> AsyncIterator[None]:
         yield

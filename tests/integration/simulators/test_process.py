@@ -1,6 +1,7 @@
 """The simulators as a process: they say where they are, remember, and die with their parent."""
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -68,3 +69,23 @@ def test_a_file_that_is_no_state_is_named(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "notes.txt" in done.stderr
     assert state.read_text() == "not a state"
+
+
+def test_whoever_waits_is_answered_when_the_simulators_stop() -> None:
+    with simulators("all") as (process, urls):
+        root = urls["openai"].removesuffix("/v1")
+        waiting = []
+        for url, path in (
+            (urls["whapi"], "/_sim/phone/15550100001/wait"),
+            (root, "/_sim/wait?active=1"),
+        ):
+            line = socket.create_connection((httpx2.URL(url).host, httpx2.URL(url).port or 0))
+            line.sendall(f"GET {path} HTTP/1.1\r\nhost: simulator\r\n\r\n".encode())
+            waiting.append(line)
+            httpx2.get(f"{url}/_sim/faults").raise_for_status()  # it has read what came before
+        process.terminate()
+        for line in waiting:
+            with line:
+                line.settimeout(5)
+                assert line.recv(100).startswith(b"HTTP/1.1 200")
+        assert process.wait(5) == 0
