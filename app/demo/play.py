@@ -112,10 +112,7 @@ class _Performance:
         await world.set_manners()
         show.step(f"{self._course.users} people write {self._plan.messages} messages")
         sender = Sender(world.whapi, self._heard)
-        async with asyncio.TaskGroup() as group:
-            for script in self._plan.scripts:
-                group.create_task(sender.play(script))
-            group.create_task(self._kill_half_way(sender))
+        await self._act(sender)
         self._course.explicit_duplicates = sender.repeated
         show.step("waiting until everything is answered")
         faults: list[str] = []
@@ -124,6 +121,19 @@ class _Performance:
         except NotSettled as error:
             faults.append(str(error))
         return await self._close(faults)
+
+    async def _act(self, sender: Sender) -> None:
+        """Let everybody write, and somebody kill. Raises `ServerDied`."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for script in self._plan.scripts:
+                    group.create_task(sender.play(script))
+                group.create_task(self._kill_half_way(sender))
+        except BaseExceptionGroup as errors:
+            died = errors.subgroup(ServerDied)
+            if died is not None:
+                raise died.exceptions[0] from None
+            raise
 
     async def _close(self, faults: list[str]) -> Evidence:
         world = self._world

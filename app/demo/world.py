@@ -29,6 +29,7 @@ ROOT: Final = Path(app.__file__).parents[1]
 HEADER: Final = "x-hilo-secret"
 _START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 40.0
+_LOOK_SECONDS: Final = 0.02
 _PORTS: Final = range(20_000, 32_000)
 """Below those that the system gives to outgoing connections: the server comes back to its own."""
 
@@ -198,7 +199,7 @@ class World:
             "OPENAI_BASE_URL": self._urls.openai,
             "WHAPI_BASE_URL": self._urls.whapi,
         }
-        self._expected_end = False
+        self._expected_end = True  # until it has started, its end is ours to explain
         with self._output("server.txt") as output:
             self._server = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "app.demo.leash", "app.cli", "serve"),
@@ -215,6 +216,7 @@ class World:
         except TimeoutError:
             msg = f"the server did not start within {_START_SECONDS:g} s"
             raise CannotStart(msg) from None
+        self._expected_end = False
 
     async def _announced(self, server: Process) -> None:
         """Wait for `serve.json` of this very process; it is written when the port is open."""
@@ -227,7 +229,7 @@ class World:
             if server.returncode is not None:
                 msg = f"the server did not start: {self._last_words('server.txt')}"
                 raise CannotStart(msg)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def kill_server(self) -> None:
         """`kill -9`: no time for a last word."""
@@ -237,9 +239,16 @@ class World:
         await _gone(server)
 
     async def restart_server(self) -> None:
-        """Start the server again, at the same address, on what the killed one left."""
+        """Start the server again, at the same address, on what the killed one left.
+
+        Raises `ServerDied` if it does not come back: that is no fault of the machine's.
+        """
         self.restarts += 1
-        await self.start_server()
+        try:
+            await self.start_server()
+        except CannotStart as error:
+            msg = f"after kill -9 {error}"
+            raise ServerDied(msg) from error
 
     async def stop_server(self) -> int:
         """SIGTERM, and wait; return the exit code. Kills it if it does not end in time."""
@@ -276,7 +285,7 @@ class World:
                 words = self._last_words("server.txt")
                 msg = f"the server ended by itself with {code}: {words}"
                 raise ServerDied(msg)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def _running(self) -> Process:
         if self._server is None:

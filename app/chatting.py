@@ -1,0 +1,287 @@
+"""`hilo chat`: a person and the bot, from a terminal, through the simulated WhatsApp.
+
+Each line is a message; the bot's answers appear as they come. When the input ends, it waits for
+the answers that are still missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import os
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import httpx2
+import msgspec
+
+from app.settings import Settings
+
+ANSWERED: Final = 0
+NO_ANSWER: Final = 1
+
+_POLL_SECONDS: Final = 20.0
+_LOOK_SECONDS: Final = 0.1
+_MARGIN_SECONDS: Final = 15.0
+_STDIN: Final = 0
+_TYPING: Final = {"typing": "escribiendo…", "recording": "grabando audio…"}
+_CLEAR_LINE: Final = "\r\x1b[K"
+
+
+class NobodyThere(ConnectionError):
+    """There is no server, or none whose WhatsApp is simulated."""
+
+
+class _Address(msgspec.Struct):
+    url: str
+    whapi: str
+    simulated: tuple[str, ...] = ()
+
+
+class _Message(msgspec.Struct):
+    seq: int
+    body: str
+    type: str
+    author: str = msgspec.field(name="from")
+
+
+class _Chat(msgspec.Struct):
+    messages: tuple[_Message, ...]
+    last: int
+    bot_presence: str | None = None
+
+
+def run(settings: Settings, *, url: str | None, phone: str, name: str) -> int:
+    """Chat as `phone` until the input ends; return 0, or 1 if the last message got no answer.
+
+    `url` is the server's address; None: the one in DATA/serve.json. Raises `NobodyThere`.
+    """
+    address = _address_of(settings.data / "serve.json", url)
+    try:
+        return asyncio.run(_chat(settings, address, phone, name))
+    except httpx2.HTTPError as error:
+        msg = f"the simulated WhatsApp of {address.url} is gone ({type(error).__name__})"
+        raise NobodyThere(msg) from error
+
+
+def _address_of(announcement: Path, url: str | None) -> _Address:
+    """Return where the server and its simulator listen. Raises `NobodyThere`."""
+    try:
+        address = msgspec.json.decode(announcement.read_bytes(), type=_Address)
+    except FileNotFoundError:
+        msg = f"hilo serve is not running in {announcement.parent}: start it, or give --data"
+        raise NobodyThere(msg) from None
+    except msgspec.DecodeError as error:
+        msg = f"{announcement} cannot be read ({error}): restart hilo serve"
+        raise NobodyThere(msg) from None
+    if url is not None and url.rstrip("/") != address.url:
+        msg = (
+            f"the server of {announcement.parent} listens at {address.url}, not at {url}: give "
+            "the --data of the one that is meant, since it says there where its WhatsApp is"
+        )
+        raise NobodyThere(msg)
+    if "whapi" not in address.simulated:
+        msg = (
+            f"the bot at {address.url} is on the real WhatsApp ({address.whapi}): write to its "
+            "number from a phone. Without WHAPI_TOKEN, hilo serve simulates one"
+        )
+        raise NobodyThere(msg)
+    try:
+        httpx2.get(f"{address.url}/healthz", timeout=5).raise_for_status()
+    except httpx2.HTTPError:
+        msg = f"nobody answers at {address.url}, which {announcement} names: start hilo serve"
+        raise NobodyThere(msg) from None
+    return address
+
+
+async def _chat(settings: Settings, address: _Address, phone: str, name: str) -> int:
+    async with _Phone.at(address, phone, name) as me:
+        await me.look()
+        screen = _Screen(sys.stdin.isatty() and sys.stdout.isatty())
+        screen.greet(address.url, phone)
+        reading = asyncio.create_task(_show(me, screen))
+        writing = asyncio.create_task(_write(me, screen))
+        try:
+            await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
+            if not writing.done():  # the reader ends by an error only
+                reading.result()
+            writing.result()
+            if screen.interactive:
+                return ANSWERED
+            patience = settings.longest_seconds + settings.run_seconds + _MARGIN_SECONDS
+            return await _last_answers(me, reading, patience)
+        finally:
+            for task in (reading, writing):
+                task.cancel()
+            await asyncio.gather(reading, writing, return_exceptions=True)
+            screen.presence(None)
+
+
+async def _write(me: _Phone, screen: _Screen) -> None:
+    async for line in _typed():
+        if line.strip():
+            await me.say(line.strip())
+        screen.prompt()
+
+
+async def _show(me: _Phone, screen: _Screen) -> None:
+    while True:
+        for message in await me.news():
+            if message.author != "customer":
+                screen.message(message.author, message.body or f"[{message.type}]")
+        screen.presence(me.bot_presence)
+
+
+async def _last_answers(me: _Phone, reading: asyncio.Task[None], patience: float) -> int:
+    """Wait until the last message is answered and the server has nothing open any more."""
+    if not me.said:
+        return ANSWERED
+    try:
+        async with asyncio.timeout(patience):
+            while not reading.done():
+                if me.answered > me.said and not await me.open_work():
+                    return ANSWERED
+                await asyncio.sleep(_LOOK_SECONDS)
+            reading.result()
+    except TimeoutError:
+        if me.answered > me.said:  # the server is busy with others
+            return ANSWERED
+        sys.stderr.write(f"hilo chat: no answer within {patience:g} s\n")
+    return NO_ANSWER
+
+
+class _Phone:
+    """The person's phone, at the simulator."""
+
+    def __init__(
+        self, whapi: httpx2.AsyncClient, server: httpx2.AsyncClient, phone: str, name: str
+    ) -> None:
+        self._whapi = whapi
+        self._server = server
+        self._path = f"/_sim/phone/{phone}"
+        self._name = name
+        self._seen = 0
+        self.said = 0
+        """Number in the chat of the person's newest message; 0: none yet."""
+        self.answered = 0
+        """Number in the chat of the bot's newest message that was shown."""
+        self.bot_presence: str | None = None
+
+    @classmethod
+    @asynccontextmanager
+    async def at(cls, address: _Address, phone: str, name: str) -> AsyncIterator[_Phone]:
+        """Give a phone whose connections end with the context."""
+        async with (
+            httpx2.AsyncClient(base_url=address.whapi, timeout=_POLL_SECONDS + 10) as whapi,
+            httpx2.AsyncClient(base_url=address.url, timeout=10) as server,
+        ):
+            yield cls(whapi, server, phone, name)
+
+    async def look(self) -> None:
+        """Take what the chat shows already as seen."""
+        self._take(await self._get("", {}))
+
+    async def say(self, text: str) -> None:
+        """Send a message."""
+        told = {"text": text, "name": self._name}
+        answer = await self._whapi.post(f"{self._path}/say", json=told)
+        answer.raise_for_status()
+        self.said = int(answer.json()["seq"])
+
+    async def news(self) -> tuple[_Message, ...]:
+        """Return new messages, as soon as there are some or the bot's presence changes."""
+        presence = self.bot_presence or ""
+        query: dict[str, str | int | float] = {"after": self._seen, "presence": presence, "timeout": _POLL_SECONDS}
+        return self._take(await self._get("/wait", query))
+
+    async def open_work(self) -> bool:
+        """Tell whether messages are under way to the server, or wait there for an answer."""
+        queue = await self._whapi.get("/_sim/queue")
+        if queue.raise_for_status().json()["pending"]:
+            return True
+        metrics = await self._server.get("/metrics")
+        lines = metrics.raise_for_status().text.splitlines()
+        return any(
+            line.startswith("hilo_open_streams ") and float(line.split()[1]) for line in lines
+        )
+
+    async def _get(self, path: str, query: dict[str, str | int | float]) -> _Chat:
+        answer = await self._whapi.get(f"{self._path}{path}", params=query)
+        return msgspec.json.decode(answer.raise_for_status().content, type=_Chat)
+
+    def _take(self, chat: _Chat) -> tuple[_Message, ...]:
+        self._seen = chat.last
+        self.bot_presence = chat.bot_presence
+        for message in chat.messages:
+            if message.author == "bot":
+                self.answered = message.seq
+        return chat.messages
+
+
+class _Screen:
+    """What the terminal shows; in a pipe, the answers and nothing else."""
+
+    def __init__(self, interactive: bool) -> None:  # noqa: FBT001 - what it is, not what to do
+        self.interactive = interactive
+
+    def greet(self, url: str, phone: str) -> None:
+        """Say who talks to whom."""
+        if self.interactive:
+            self._put(f"You are {phone}, the bot is at {url}. Ctrl-D ends the chat.\n")
+            self.prompt()
+
+    def prompt(self) -> None:
+        """Ask for the next message."""
+        if self.interactive:
+            self._put("> ")
+
+    def message(self, author: str, text: str) -> None:
+        """Show a message of the bot, or of a human agent."""
+        clean = "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+        if not self.interactive:
+            self._put(f"{clean}\n")
+            return
+        self._put(f"{_CLEAR_LINE}{author}: {clean}\n")
+        self.prompt()
+
+    def presence(self, presence: str | None) -> None:
+        """Show that the bot is writing, or that it has stopped."""
+        if self.interactive:
+            self._put(_CLEAR_LINE + (_TYPING.get(presence or "", "") or "> "))
+
+    def _put(self, text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+async def _typed() -> AsyncIterator[str]:
+    """Yield the lines of standard input, whatever it is, until its end."""
+    loop = asyncio.get_running_loop()
+    lines: asyncio.Queue[str | None] = asyncio.Queue()
+
+    def hand_over(line: str | None) -> bool:
+        try:
+            loop.call_soon_threadsafe(lines.put_nowait, line)
+        except RuntimeError:  # the chat is over
+            return False
+        return True
+
+    def read() -> None:
+        # os.read, not sys.stdin: a thread that blocks in a buffered reader holds its lock at exit.
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        rest = ""
+        while chunk := os.read(_STDIN, 65_536):
+            *whole, rest = (rest + decoder.decode(chunk)).split("\n")
+            if not all(map(hand_over, whole)):
+                return
+        if rest:
+            hand_over(rest)
+        hand_over(None)
+
+    threading.Thread(target=read, daemon=True, name="hilo-typed").start()
+    while (line := await lines.get()) is not None:
+        yield line
