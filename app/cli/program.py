@@ -82,8 +82,10 @@ def _run(arguments: list[str]) -> int:
         return _say(_usage_message(error), error.exit_code, as_json="--json" in arguments)
     except typer.Abort:
         return INTERRUPTED
-    except SystemExit as ended:  # typer's own answer to a closed pipe
-        raise (ended.__context__ or ended) from None
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # typer's own answer to a closed pipe
+            raise ended.__context__ from None
+        return ended.code if isinstance(ended.code, int) else DONE
     except BrokenPipeError:
         raise
     except Exception as error:

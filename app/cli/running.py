@@ -24,7 +24,9 @@ CODES: Final = {
     "serve": codes(
         found="it had to stop", unreachable="the port or the data directory is in use or unusable"
     ),
-    "chat": codes(unreachable="no server answers at the URL"),
+    "chat": codes(
+        found="the last message got no answer", unreachable="no simulated server is there"
+    ),
     "demo": codes(
         found="a promise was broken", unreachable="a server could not be started on this machine"
     ),
@@ -121,11 +123,16 @@ def bench(
         int | None,
         typer.Option("--events", min=1, metavar="N", help="Events in the prepared log."),
     ] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option("--rounds", min=1, metavar="N", help="Rounds of each comparison."),
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Measure, side by side with what one would pick instead."""
     arguments = [part for name in only or () for part in ("--only", name)]
     arguments += [] if events is None else ["--events", str(events)]
+    arguments += [] if rounds is None else ["--rounds", str(rounds)]
     arguments += ["--json"] if as_json else []
     return int(cast("Callable[..., int]", _part("bench.__main__", "main"))(arguments))
 

@@ -81,6 +81,7 @@ def test_every_setting_is_shown_with_where_it_came_from(hilo: Hilo, tmp_path: Pa
         (["serve", "--port", "70000"], {}, "--port"),
         (["demo", "--users", "0"], {}, "--users"),
         (["bench", "--events", "none"], {}, "--events"),
+        (["bench", "--rounds", "0"], {}, "--rounds"),
         (["chat", "--phone", "abc"], {}, "--phone"),
         (["chat", "--url", "localhost:3010"], {}, "http://"),
         (["demo", "--keep", "full"], {}, "--keep"),
@@ -119,3 +120,12 @@ def test_ctrl_c_ends_without_a_traceback(
     monkeypatch.setattr(program, "_run", interrupted)
     assert main(["log", "tail"]) == 130
     assert capsys.readouterr().err == ""
+
+
+def test_the_benchmarks_own_refusal_is_wrong_usage(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from app.cli import main  # noqa: PLC0415
+
+    assert main(["bench", "--only", "no such row"]) == 2
+    assert "no such row" in capsys.readouterr().err
