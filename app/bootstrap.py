@@ -36,6 +36,7 @@ from app.gateways.openai import OpenAIProvider, OpenAISettings
 from app.gateways.whapi import WhapiMessenger, WhapiSettings
 from app.jobs.schedule import Schedule
 from app.projections import THREAD_MAP, TOKEN_TOTALS, Follower, Views
+from app.release import release
 from app.settings import Settings
 from eventstore.keyring import KeyEncryptionKey, Keyring
 from eventstore.sealing import Sealer
@@ -44,7 +45,7 @@ from eventstore.types import StreamName
 from eventstore.writer import Writer
 
 _log = structlog.get_logger(__name__)
-RELEASE = "0.1.0"
+RELEASE = release()
 READERS = 4
 DRAIN_SECONDS = 10.0
 CHECKPOINT_SECONDS = 2.0

@@ -12,6 +12,7 @@ import typer
 
 from app.cli.failures import DONE, codes
 from app.cli.options import Bot, Data, Json, group, settings_of
+from app.release import release
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -114,11 +115,3 @@ def show_version(value: bool) -> None:  # noqa: FBT001 - the shape of an option'
     if value:
         typer.echo(f"hilo {release()}")
         raise typer.Exit
-
-
-def release() -> str:
-    """Return the installed version; "unknown" for a checkout that was never installed."""
-    try:
-        return metadata.version("hilo")
-    except metadata.PackageNotFoundError:
-        return "unknown"

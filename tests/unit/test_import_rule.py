@@ -22,7 +22,9 @@ PROJECTIONS = frozenset({"eventstore", "app.aggregates", FOUNDATION})
 CONVERSATION = PROJECTIONS | {"app.projections"}
 ENTRANCE = CONVERSATION | {"app.conversation"}
 COMPOSED = ENTRANCE | {"app.api", "app.jobs"}
-COMMANDS = COMPOSED | {"app.bootstrap", "app.installation", "app.worker", "app.demo", "bench"}
+COMMANDS = COMPOSED | {
+    *("app.bootstrap", "app.installation", "app.worker", "app.serving", "app.demo", "bench"),
+}
 
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "eventstore": frozenset(),
@@ -36,6 +38,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "app.jobs": ENTRANCE,
     "app.installation": CONVERSATION,  # what is on the disk, opened to be read
     "app.bootstrap": COMPOSED | {"app.gateways", "app.simulators"},
+    "app.serving": COMPOSED | {"app.bootstrap"},  # one node: the bot and its door
     "app.worker": COMPOSED | {"app.bootstrap"},
     "app.demo": COMPOSED | {"app.bootstrap"},
     "app.cli": COMMANDS,

@@ -1,0 +1,13 @@
+"""Which release this is, as it is installed."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+
+def release() -> str:
+    """Return the installed release; "unknown" when run from a folder that is not installed."""
+    try:
+        return metadata.version("hilo")
+    except metadata.PackageNotFoundError:
+        return "unknown"
