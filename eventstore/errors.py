@@ -1,21 +1,24 @@
 """The error tree of the log.
 
+Each error is called what happened, and says what to do next.
+
     EventStoreError
-    ├── Conflict                 another append came first: fast-forward and decide again
-    ├── DuplicateKey             an idempotency key is in the log already: a no-op, durable
-    ├── EpochMismatch            the log was restored since the caller read it
-    ├── AppendRejected           the append itself is malformed (empty, too large, …)
-    ├── LogUnavailable           the log cannot be written or read now: try again later
-    │   └── QueueFull            too many appends are waiting: try again after `retry_after`
-    ├── OutcomeUnknown           the connection was lost during COMMIT and could not be settled
-    ├── CursorMismatch           the log under a cursor is not the one that it was taken from
-    ├── UnknownEventType         written by a newer release: treat the stream as read-only
-    ├── CorruptEvent             the stored bytes do not decode as their type says
+    ├── Conflict                   another append came first: fast-forward and decide again
+    ├── DuplicateKey               an idempotency key is in the log already: a no-op, durable
+    ├── EpochMismatch              the log was restored since the caller read it
+    ├── AppendRejected             the append itself is malformed (empty, too large, …)
+    ├── LogUnavailable             the log cannot be written or read now: try again later
+    │   └── QueueFull              too many appends are waiting: try again after `retry_after`
+    ├── OutcomeUnknown             the connection was lost during COMMIT and could not be settled
+    ├── CursorMismatch             the log under a cursor is not the one that it was taken from
+    ├── UnknownEventType           written by a newer release: treat the stream as read-only
+    ├── CorruptEvent               the stored bytes do not decode as their type says
     ├── KeyringError
-    │   ├── KeyMissing           a key is absent and nobody was forgotten: an alert, never "forgotten"
-    │   ├── Forgotten            the person was forgotten: a tombstone says so
-    │   └── CannotUnseal         ciphertext, key or associated data do not belong together
-    └── StoreLocked              another server owns this data directory
+    │   ├── KeyMissing             a key is absent though nobody was forgotten: an alert
+    │   ├── Forgotten              the person was forgotten: a tombstone says so
+    │   ├── CannotUnseal           ciphertext, key or associated data do not belong together
+    │   └── KeyEncryptionKeyError  absent, malformed, exposed, or not this keyring's
+    └── StoreLocked                another server owns this data directory
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ class EventStoreError(Exception):
     """Base of every error that the log raises on purpose."""
 
 
-class Conflict(EventStoreError):  # noqa: N818 - the field's own word
+class Conflict(EventStoreError):
     """The stream is not at the version that the caller expected."""
 
     def __init__(self, stream: StreamName, expected: Version, actual: Version) -> None:
@@ -42,7 +45,7 @@ class Conflict(EventStoreError):  # noqa: N818 - the field's own word
         )
 
 
-class DuplicateKey(EventStoreError):  # noqa: N818 - names a fact, not a failure
+class DuplicateKey(EventStoreError):
     """An idempotency key of the append is in the log already. Durable when raised."""
 
     def __init__(self, key: bytes) -> None:
@@ -50,22 +53,23 @@ class DuplicateKey(EventStoreError):  # noqa: N818 - names a fact, not a failure
         super().__init__(f"key {key.hex()} is in the log already: nothing was appended")
 
 
-class EpochMismatch(EventStoreError):  # noqa: N818
+class EpochMismatch(EventStoreError):
     """The log was restored (or replaced) since the caller read it."""
 
     def __init__(self, expected: Epoch, actual: Epoch) -> None:
         self.expected = expected
         self.actual = actual
         super().__init__(
-            f"the log is in epoch {actual}, the caller in {expected}: reload everything and decide again"
+            f"the log is in epoch {actual}, the caller in {expected}: "
+            "reload everything and decide again"
         )
 
 
-class AppendRejected(EventStoreError):  # noqa: N818
+class AppendRejected(EventStoreError):
     """The append is malformed; sending it again will not help."""
 
 
-class LogUnavailable(EventStoreError):  # noqa: N818
+class LogUnavailable(EventStoreError):
     """The log cannot be reached or written now. Nothing was appended; try again later."""
 
 
@@ -78,11 +82,11 @@ class QueueFull(LogUnavailable):
         super().__init__(f"{waiting} appends are waiting already: try again in {retry_after} s")
 
 
-class OutcomeUnknown(EventStoreError):  # noqa: N818
+class OutcomeUnknown(EventStoreError):
     """A COMMIT was interrupted and the log could not be asked for its append id."""
 
 
-class CursorMismatch(EventStoreError):  # noqa: N818
+class CursorMismatch(EventStoreError):
     """The log no longer holds the event that a cursor was taken at: rebuild from the start."""
 
     def __init__(self, position: Position, reason: str) -> None:
@@ -90,15 +94,17 @@ class CursorMismatch(EventStoreError):  # noqa: N818
         super().__init__(f"the log under the cursor at {position} has changed ({reason}): rebuild")
 
 
-class UnknownEventType(EventStoreError):  # noqa: N818
+class UnknownEventType(EventStoreError):
     """The event was written by a newer release. Its stream is read-only to this one."""
 
     def __init__(self, stored_type: str) -> None:
         self.stored_type = stored_type
-        super().__init__(f"event type {stored_type!r} is newer than this release: upgrade this node")
+        super().__init__(
+            f"event type {stored_type!r} is newer than this release: upgrade this node"
+        )
 
 
-class CorruptEvent(EventStoreError):  # noqa: N818
+class CorruptEvent(EventStoreError):
     """Stored bytes do not decode as their type says."""
 
     def __init__(self, stored_type: str, reason: str) -> None:
@@ -117,12 +123,12 @@ class KeyMissing(KeyringError):
         self.owner = owner
         self.generation = generation
         super().__init__(
-            f"the key of {owner}, generation {generation}, is missing and no tombstone explains it: "
-            "restore keys.db from its backup"
+            f"the key of {owner}, generation {generation}, is missing and no tombstone explains "
+            "it: restore keys.db from its backup"
         )
 
 
-class Forgotten(KeyringError):  # noqa: N818
+class Forgotten(KeyringError):
     """The person was forgotten: what was sealed for them can never be opened again."""
 
     def __init__(self, owner: str) -> None:
@@ -130,9 +136,13 @@ class Forgotten(KeyringError):  # noqa: N818
         super().__init__(f"{owner} was forgotten: what was sealed for them is gone for good")
 
 
-class CannotUnseal(KeyringError):  # noqa: N818
+class CannotUnseal(KeyringError):
     """Ciphertext, key and associated data (stream, field, generation) do not belong together."""
 
 
-class StoreLocked(EventStoreError):  # noqa: N818
+class KeyEncryptionKeyError(KeyringError):
+    """The key-encryption key is absent, malformed, exposed, or not this keyring's."""
+
+
+class StoreLocked(EventStoreError):
     """Another process serves this data directory."""

@@ -18,7 +18,8 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 
 from eventstore.errors import CannotUnseal
-from eventstore.keyring import NONCE_BYTES, Keyring
+from eventstore.kek import NONCE_BYTES
+from eventstore.keyring import Keyring
 from eventstore.types import StreamName
 
 T = TypeVar("T")

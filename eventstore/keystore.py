@@ -1,0 +1,182 @@
+"""Where the keyring keeps its rows: the port, and `keys.db`, the file behind it.
+
+A store sees hashes, pseudonyms and wrapped keys only; it could not name or open anything.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Final, Protocol
+
+from eventstore import sql
+from eventstore.durable import sync_directory
+from eventstore.errors import KeyringError
+from eventstore.types import Micros
+
+_SCHEMA_VERSION: Final = 1
+_BUSY_SECONDS: Final = 10.0
+_OWNER_ONLY: Final = 0o600
+
+
+class KeyStore(Protocol):
+    """Rows of identities, wrapped keys and wrapped secrets. Used by one thread at a time."""
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Keep every other writer out; what was written is durable on leaving, or undone."""
+
+    def secrets(self) -> dict[str, bytes]:
+        """Return the wrapped secrets by name."""
+
+    def put_secret(self, name: str, wrapped: bytes) -> None:
+        """Add a secret."""
+
+    def holds_people(self) -> bool:
+        """Tell whether there is any identity or key."""
+
+    def pseudonym(self, handle_hmac: bytes) -> str | None:
+        """Return whom a handle leads to."""
+
+    def boxes(self, pseudonym: str) -> list[tuple[bytes, bytes]]:
+        """Return a person's handles as (hmac, box)."""
+
+    def put_identity(self, handle_hmac: bytes, pseudonym: str, box: bytes) -> None:
+        """Add an identity, or replace whom it leads to."""
+
+    def key(self, owner: str, generation: int) -> bytes | None:
+        """Return a wrapped key."""
+
+    def put_key(self, owner: str, generation: int, wrapped: bytes, created_at: Micros) -> None:
+        """Add a wrapped key."""
+
+    def erase(self, owner: str) -> None:
+        """Delete an owner's keys and identities."""
+
+    def wipe(self) -> None:
+        """Overwrite what was erased, wherever the store still keeps a copy."""
+
+    def close(self) -> None:
+        """Let go of the store."""
+
+
+class SqliteKeyStore:
+    """`keys.db`: WAL, every commit synced, deleted content overwritten with zeros.
+
+    Several processes may open one file: writers wait for each other up to 10 s.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the file (mode 0600). Raises `KeyringError` if a newer release made it."""
+        self._sql = sql.load("keyring.sql")
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._connection = sqlite3.connect(
+            path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._prepare()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _prepare(self) -> None:
+        if stat.S_IMODE(self._path.stat().st_mode) != _OWNER_ONLY:  # -wal and -shm inherit it
+            self._path.chmod(_OWNER_ONLY)
+        self._enter_wal()
+        self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.execute("PRAGMA secure_delete = ON")
+        self._connection.execute("PRAGMA temp_store = MEMORY")  # VACUUM copies no key to a disk
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if version > _SCHEMA_VERSION:
+            msg = f"{self._path} was made by a newer release (schema {version}): upgrade this node"
+            raise KeyringError(msg)
+        if version < _SCHEMA_VERSION:
+            with self.transaction():
+                for statement in self._sql["schema"].split(";\n"):
+                    self._connection.execute(statement)
+            sync_directory(self._path.parent)
+
+    def _enter_wal(self) -> None:
+        """Switch to WAL: the one statement for which SQLite's busy time-out does not wait."""
+        give_up = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError:
+                if time.monotonic() > give_up:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Take the write lock before the first read, so that what was read still holds."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def secrets(self) -> dict[str, bytes]:
+        """Return the wrapped secrets by name."""
+        return dict(self._connection.execute(self._sql["select_secrets"]).fetchall())
+
+    def put_secret(self, name: str, wrapped: bytes) -> None:
+        """Add a secret."""
+        self._connection.execute(self._sql["insert_secret"], (name, wrapped))
+
+    def holds_people(self) -> bool:
+        """Tell whether there is any identity or key."""
+        (found,) = self._connection.execute(self._sql["select_holds_people"]).fetchone()
+        return bool(found)
+
+    def pseudonym(self, handle_hmac: bytes) -> str | None:
+        """Return whom a handle leads to."""
+        rows = self._connection.execute(self._sql["select_pseudonym"], (handle_hmac,)).fetchall()
+        return str(rows[0][0]) if rows else None
+
+    def boxes(self, pseudonym: str) -> list[tuple[bytes, bytes]]:
+        """Return a person's handles as (hmac, box)."""
+        return self._connection.execute(self._sql["select_boxes"], (pseudonym,)).fetchall()
+
+    def put_identity(self, handle_hmac: bytes, pseudonym: str, box: bytes) -> None:
+        """Add an identity, or replace whom it leads to."""
+        self._connection.execute(self._sql["upsert_identity"], (handle_hmac, pseudonym, box))
+
+    def key(self, owner: str, generation: int) -> bytes | None:
+        """Return a wrapped key."""
+        rows = self._connection.execute(self._sql["select_key"], (owner, generation)).fetchall()
+        return bytes(rows[0][0]) if rows else None
+
+    def put_key(self, owner: str, generation: int, wrapped: bytes, created_at: Micros) -> None:
+        """Add a wrapped key."""
+        self._connection.execute(self._sql["insert_key"], (owner, generation, wrapped, created_at))
+
+    def erase(self, owner: str) -> None:
+        """Delete an owner's keys and identities."""
+        self._connection.execute(self._sql["delete_keys"], (owner,))
+        self._connection.execute(self._sql["delete_identities"], (owner,))
+
+    def wipe(self) -> None:
+        """Rebuild the file and empty the WAL. Raises `KeyringError` if a reader is in the way.
+
+        `secure_delete` zeroes deleted cells, but not the copies that a page keeps after its cells
+        were moved to a sibling; VACUUM writes every page anew.
+        """
+        self._connection.execute("VACUUM")
+        (busy, _, _) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            msg = f"{self._path} is being read: what was erased is still in its WAL; try again"
+            raise KeyringError(msg)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
