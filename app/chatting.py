@@ -183,7 +183,7 @@ class _Phone:
 
     async def look(self) -> None:
         """Take what the chat shows already as seen."""
-        self._take(await self._get("", {}))
+        self._take(await self._get())
 
     async def say(self, text: str) -> None:
         """Send a message."""
@@ -195,8 +195,8 @@ class _Phone:
     async def news(self) -> tuple[_Message, ...]:
         """Return new messages, as soon as there are some or the bot's presence changes."""
         presence = self.bot_presence or ""
-        query: dict[str, str | int | float] = {"after": self._seen, "presence": presence, "timeout": _POLL_SECONDS}
-        return self._take(await self._get("/wait", query))
+        query = f"?after={self._seen}&presence={presence}&timeout={_POLL_SECONDS:g}"
+        return self._take(await self._get(f"/wait{query}"))
 
     async def open_work(self) -> bool:
         """Tell whether messages are under way to the server, or wait there for an answer."""
@@ -209,8 +209,8 @@ class _Phone:
             line.startswith("hilo_open_streams ") and float(line.split()[1]) for line in lines
         )
 
-    async def _get(self, path: str, query: dict[str, str | int | float]) -> _Chat:
-        answer = await self._whapi.get(f"{self._path}{path}", params=query)
+    async def _get(self, what: str = "") -> _Chat:
+        answer = await self._whapi.get(f"{self._path}{what}")
         return msgspec.json.decode(answer.raise_for_status().content, type=_Chat)
 
     def _take(self, chat: _Chat) -> tuple[_Message, ...]:

@@ -1,0 +1,152 @@
+"""`hilo chat`: through a pipe and from a terminal, and what it says when there is nobody there."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.chatting import NobodyThere, run
+from app.settings import load
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+QUICK = {"HILO_PORT": "0", "HILO_QUIET_SECONDS": "0.2", "HILO_RUN_SECONDS": "5"}
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The directory in which `hilo serve` runs, with its own simulators."""
+    directory = tmp_path_factory.mktemp("house")
+    command = [sys.executable, "-m", "app.cli", "serve"]
+    with (directory / "out.txt").open("wb") as output:
+        server = subprocess.Popen(
+            command, cwd=directory, env=environment(), stdout=output, stderr=output
+        )
+    try:
+        deadline = time.monotonic() + 30
+        while not (directory / "data/serve.json").exists():
+            assert server.poll() is None, (directory / "out.txt").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield directory
+    finally:
+        server.terminate()
+        server.wait(30)
+    assert "Traceback" not in (directory / "out.txt").read_text()
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, **QUICK, "PYTHONPATH": str(Path.cwd())}
+
+
+def chat(house: Path, typed: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "app.cli", "chat", *arguments],
+        cwd=house,
+        env=environment(),
+        input=typed,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_what_is_piped_in_is_answered_on_stdout(house: Path) -> None:
+    done = chat(house, "hola\n", "--phone", "15550100011")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Eco: hola\n", "")
+
+
+def test_all_lines_are_answered_before_it_ends_even_without_a_last_newline(house: Path) -> None:
+    done = chat(house, "uno\n\ndos\ntres", "--phone", "15550100012")
+    assert done.returncode == 0
+    assert all(word in done.stdout for word in ("uno", "dos", "tres"))
+
+
+def test_what_was_said_before_is_not_shown_again(house: Path) -> None:
+    chat(house, "primera\n", "--phone", "15550100013")
+    done = chat(house, "segunda\n", "--phone", "15550100013")
+    assert done.stdout == "Eco: segunda\n"
+
+
+def test_no_input_is_no_message(house: Path) -> None:
+    done = chat(house, "", "--phone", "15550100014")
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_on_a_terminal_the_bot_is_seen_writing(house: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "app.cli", "chat", "--phone", "15550100015"]
+    process = subprocess.Popen(
+        command, cwd=house, env=environment(), stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    try:
+        shown = read_until(ours, "> ")
+        os.write(ours, b"hola\n")
+        shown += read_until(ours, "bot: Eco: hola")
+        assert "escribiendo…" in shown
+        os.write(ours, b"\x04")  # Ctrl-D
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def read_until(terminal: int, words: str) -> str:
+    shown = b""
+    deadline = time.monotonic() + 30
+    while words not in shown.decode(errors="replace"):
+        ready, _, _ = select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))
+        assert ready, f"{words!r} did not appear: {shown!r}"
+        shown += os.read(terminal, 65_536)
+    return shown.decode(errors="replace")
+
+
+# -- nobody there ----------------------------------------------------------------------------------
+
+
+def announce(directory: Path, **address: object) -> None:
+    known = {"pid": 1, "url": "http://127.0.0.1:9", "openai": "", "whapi": "http://127.0.0.1:9"}
+    (directory / "serve.json").write_text(json.dumps({**known, "simulated": [], **address}))
+
+
+def refused(directory: Path, url: str | None = None) -> str:
+    with pytest.raises(NobodyThere) as refusal:
+        run(load(data=directory), url=url, phone="15550100001", name="Ana")
+    return str(refusal.value)
+
+
+def test_without_a_server_it_says_how_to_start_one(tmp_path: Path) -> None:
+    assert "start it" in refused(tmp_path)
+    done = chat(tmp_path, "hola\n", "--data", str(tmp_path))
+    assert (done.returncode, done.stdout) == (3, "")
+
+
+def test_a_server_that_has_gone_is_not_mistaken_for_one(tmp_path: Path) -> None:
+    announce(tmp_path, simulated=["whapi"])
+    assert "nobody answers at http://127.0.0.1:9" in refused(tmp_path)
+
+
+def test_the_real_whatsapp_is_left_alone(tmp_path: Path) -> None:
+    announce(tmp_path, whapi="https://gate.example")
+    assert "on the real WhatsApp" in refused(tmp_path)
+
+
+def test_another_address_than_the_announced_one_is_refused(tmp_path: Path) -> None:
+    announce(tmp_path, simulated=["whapi"])
+    assert "not at http://127.0.0.1:1" in refused(tmp_path, "http://127.0.0.1:1")
+
+
+def test_an_unreadable_announcement_is_named(tmp_path: Path) -> None:
+    (tmp_path / "serve.json").write_text("{")
+    assert "serve.json cannot be read" in refused(tmp_path)
