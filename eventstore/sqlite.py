@@ -354,7 +354,7 @@ class SQLiteLog:
         try:
             self._abandon()
             head = self._refresh_head()
-            since = before.position if before else max(0, head.position - 100_000)
+            since = before.position if before else head.position  # None: it did not even begin
             found = {
                 row[0]: Appended(head.epoch, row[1], row[2], row[3], row[4])
                 for row in self._writer.execute(SQL["select_append_ids"], (since,))
