@@ -25,6 +25,7 @@ CHANGES = {
     "replace by position": f"INSERT OR REPLACE INTO events VALUES (2, 1, 9, {ROW})",
     "replace the last": f"REPLACE INTO events VALUES (3, 2, 1, {ROW})",
     "replace by version": f"INSERT OR REPLACE INTO events VALUES (4, 1, 1, {ROW})",
+    "replace by newest version": f"INSERT OR REPLACE INTO events VALUES (4, 1, 2, {ROW})",
     "replace by key": "INSERT OR REPLACE INTO events SELECT 4, 1, 3, type, recorded_at, key, "
     "append_id, state FROM events WHERE key IS NOT NULL",
     "insert with a taken version": f"INSERT INTO events VALUES (4, 1, 2, {ROW})",
@@ -43,6 +44,7 @@ CHANGES = {
     "renumber a stream": "UPDATE streams SET id = 7 WHERE id = 1",
     "delete a stream": "DELETE FROM streams WHERE id = 1",
     "replace a stream by id": "INSERT OR REPLACE INTO streams VALUES (1, 'user/mallory', 2)",
+    "replace a stream by id, empty": "INSERT OR REPLACE INTO streams VALUES (1, 'user/eve', 0)",
     "replace a stream by name": "INSERT OR REPLACE INTO streams VALUES (9, 'user/ana', 0)",
     "upsert a stream": "INSERT INTO streams VALUES (1, 'user/ana', 0) "
     "ON CONFLICT (id) DO UPDATE SET name = 'user/mallory'",

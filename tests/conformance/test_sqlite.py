@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -90,6 +91,20 @@ def test_a_path_that_can_hold_no_log_is_refused(tmp_path: Path) -> None:
     for name in ("folder.db", "text.db"):
         with pytest.raises(LogUnavailable, match=name):
             SQLiteLog(tmp_path / name)
+
+
+def test_a_new_log_waits_for_a_process_that_is_making_it_too(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.parent.mkdir()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    monkeypatch.setattr(time, "sleep", lambda _: other.execute("ROLLBACK"))
+    log = SQLiteLog(path)
+    assert not other.in_transaction
+    write(log, append())
+    other.close()
+    log.close()
 
 
 def test_a_writer_waits_for_another_s_transaction_no_longer_than_it_is_told(path: Path) -> None:
