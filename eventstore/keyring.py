@@ -198,12 +198,16 @@ class Keyring:
         self._ensure(owners, self._clock())
 
     def current_key(self, owner: str) -> tuple[int, AESGCM]:
-        """Return the current generation and its key, made durable first if there is none yet."""
+        """Return the current generation and its key, made durable first if there is none yet.
+
+        A key that only fell out of memory is read back, without waiting for another process that
+        writes. Raises as `ensure_keys`.
+        """
         now = self._clock()
         generation = _generation(owner, self._month(now))
         if self._is_forgotten(owner):
             raise Forgotten(owner)
-        key = self._keys.get((owner, generation))
+        key = self._kept_key(owner, generation)
         if key is None:
             key = self._ensure((owner,), now)[owner, generation]
         return generation, key
@@ -216,14 +220,20 @@ class Keyring:
         """
         if self._is_forgotten(owner):
             raise Forgotten(owner)
+        key = self._kept_key(owner, generation)
+        if key is None:
+            raise KeyMissing(owner, generation)
+        return key
+
+    def _kept_key(self, owner: str, generation: int) -> AESGCM | None:
+        """Ask memory, then the store, which is only read."""
         key = self._keys.get((owner, generation))
         if key is not None:
             return key
         with self._io:
             key = self._load_key(owner, generation)
-            if key is None:
-                raise KeyMissing(owner, generation)
-            self._keys.put((owner, generation), key)
+            if key is not None:
+                self._keys.put((owner, generation), key)
         return key
 
     def fingerprint(self, *parts: str) -> IdempotencyKey:

@@ -276,6 +276,25 @@ def test_a_person_s_key_lasts_a_quarter_and_the_bot_s_a_month(
     assert generation_of(BOT, clock.now) == keyring.generation(BOT) == month
 
 
+def test_a_key_that_merely_fell_out_of_memory_does_not_wait_for_a_writer(
+    tmp_path: Path, kek: KeyEncryptionKey, clock: FakeClock
+) -> None:
+    keyring = Keyring.open(tmp_path / "keys.db", kek, clock=clock, keys=1)
+    one, two = keyring.register([(PHONE,), (OTHER,)])
+    keyring._store._connection.execute("PRAGMA busy_timeout = 0")  # type: ignore[attr-defined]
+    writer = sqlite3.connect(tmp_path / "keys.db", isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")  # as another process does while it registers people
+    for owner in (one, two):  # memory holds one key: that of whom was asked for last
+        assert not keyring.has_current_key(owner)
+        assert keyring.current_key(owner)[0] == keyring.generation()
+        assert keyring.has_current_key(owner)
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        keyring.current_key(BOT)  # there is no such key yet: it has to be written
+    writer.close()
+    assert keyring.current_key(BOT)[0] == keyring.generation(BOT)
+    keyring.close()
+
+
 def test_no_key_is_made_for_somebody_to_whom_nothing_leads(keyring: Keyring) -> None:
     with pytest.raises(KeyMissing):
         keyring.ensure_keys(["a2345a2345a2345a2345"])
