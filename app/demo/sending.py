@@ -62,9 +62,10 @@ class Sender:
             await self._wait_for_answer(script.person, seq)
 
     async def repeat_some(self, plan: Plan, most: int) -> None:
-        """Let the gateway deliver the first messages of some people once more."""
+        """Let the gateway deliver the first texts of some people once more."""
         for script in plan.scripts[:most]:
-            step = next((s for s in script.steps() if s.reference in self._sent), None)
+            texts = (s for s in script.steps() if s.deed == "say" and s.reference in self._sent)
+            step = next(texts, None)
             if step is not None:
                 await self._repeat(step)
 
