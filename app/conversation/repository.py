@@ -133,7 +133,7 @@ class Repository(Generic[A, S]):
         self._loading: dict[StreamName, asyncio.Task[_Cell[S]]] = {}
         self._background: set[asyncio.Task[None]] = set()
         self.on_commit: Callable[[StreamName, S], None] | None = None
-        """Called with the state after each commit of this process."""
+        """Called with the state after each commit of this process, and after each conflict."""
         self.hits = 0
         self.misses = 0
 
@@ -176,7 +176,8 @@ class Repository(Generic[A, S]):
                 elif cell.tail is not None:
                     await asyncio.shield(cell.tail)
             except (Conflict, EpochMismatch):
-                await self._load(stream, base=cell)
+                cell = await self._load(stream, base=cell)
+                self._tell(stream, cell.committed)  # what others appended is news here, too
                 continue
             except Exception:
                 if triggered:
@@ -231,7 +232,8 @@ class Repository(Generic[A, S]):
         cell.in_flight += 1
         cell.tail = future
         try:
-            appended = await future
+            # A caller that goes away takes neither the append nor those who wait for it along.
+            appended = await asyncio.shield(future)
         except (DuplicateKey, AppendRejected, LogUnavailable):
             # Nothing was appended: what was decided after it will fail, and be decided again.
             if self._cells.get(stream) is cell:
@@ -265,9 +267,13 @@ class Repository(Generic[A, S]):
             cell.live = state
         if version != appended.version:  # an earlier answer was lost with its caller
             self._drop(stream, cell)
-        elif not cell.read_only and version - cell.snapshot_version >= self._snapshot_every:
+            return
+        if not cell.read_only and version - cell.snapshot_version >= self._snapshot_every:
             cell.snapshot_version = version
             self._start(self._save_snapshot(stream, state, version, cell.epoch))
+        self._tell(stream, state)
+
+    def _tell(self, stream: StreamName, state: S) -> None:
         if self.on_commit is not None:
             self.on_commit(stream, state)
 
@@ -278,7 +284,9 @@ class Repository(Generic[A, S]):
     async def _load(self, stream: StreamName, base: _Cell[S] | None = None) -> _Cell[S]:
         task = self._loading.get(stream)
         if task is None:
-            task = asyncio.ensure_future(self._cold_load(stream, base))
+            # A copy: commits that are still under way change the cell while a thread reads.
+            known = None if base is None else base.restarted()
+            task = asyncio.ensure_future(self._cold_load(stream, known))
             self._loading[stream] = task
             task.add_done_callback(lambda _: self._loading.pop(stream, None))
         cell = await asyncio.shield(task)
@@ -303,7 +311,7 @@ class Repository(Generic[A, S]):
         """Replay the stream, on a reader thread: from `base`, a snapshot, or the beginning."""
         epoch = self._log.head().epoch
         if base is not None and base.epoch == epoch:
-            cell = base.restarted()
+            cell = base
         else:
             cell = self._from_snapshot(stream, epoch)
         while True:
