@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import structlog
+
 from app.aggregates.user import User
 from app.aggregates.user_state import UserState
 from app.conversation.dispatcher import Dispatcher
 from app.conversation.repository import Repository
 from app.conversation.todo import TodoList
 from app.conversation.turn import Turns
-from eventstore.types import Micros
+from eventstore.errors import EventStoreError
+from eventstore.types import Micros, StreamName
+
+_log = structlog.get_logger(__name__)
 
 
 class Recovery:
@@ -40,12 +45,22 @@ class Recovery:
     async def look(self) -> None:
         """Look at every stream with open work, once."""
         for stream in self._todo.streams():
-            if self._dispatcher.is_running(stream):
-                continue
-            state = (await self._users.look(stream)).state
-            orphaned = state.run is not None or (
-                state.delivery is not None and self._turns.due_at(state) is None
-            )
-            if orphaned and not self._turns.is_held(state):
-                self.found += 1
-                self._dispatcher.put(stream, self._now())
+            try:
+                await self._look_at(stream)
+            except EventStoreError as error:
+                # One stream that cannot be read must not keep the others from being found.
+                name = type(error).__name__
+                _log.error("BD_THREAD_ERROR", operation="recovery", stream=stream, error=name)
+
+    async def _look_at(self, stream: StreamName) -> None:
+        state = (await self._users.look(stream)).state
+        if self._dispatcher.is_running(stream):
+            return
+        # A due time can be lost with a state that memory had no room for: say it again.
+        self._todo.changed(stream, state)
+        orphaned = state.run is not None or (
+            state.delivery is not None and self._turns.due_at(state) is None
+        )
+        if orphaned and not self._turns.is_held(state):
+            self.found += 1
+            self._dispatcher.put(stream, self._now())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -113,7 +113,7 @@ class TodoList:
         return list(self._open)
 
     def changed(self, stream: StreamName, state: UserState) -> None:
-        """Look at a state that has just been committed by this process."""
+        """Look at a state that has just been committed, or read."""
         was_open = stream in self._open
         if self._tell(stream, state):
             self._open.add(stream)
@@ -132,8 +132,7 @@ class TodoList:
                 cursor, streams = None, []
         self._subscription = Subscription(self._log, after=cursor, page=PAGE)
         self._seen = self._subscription.position
-        for stream in streams:
-            await self._look(stream)
+        await self._look_at_all(dict.fromkeys(streams, 0))
 
     async def follow(self) -> None:
         """Follow the log until cancelled. `save`, called now and then, keeps the place."""
@@ -181,10 +180,23 @@ class TodoList:
         for event in batch.events:
             if event.stream.startswith(PREFIX):
                 newest[event.stream] = event.version
-        for stream, version in newest.items():
-            await self._look(stream, version)
+        await self._look_at_all(newest)
         self._seen = batch.up_to
         return True
+
+    async def _look_at_all(self, versions: Mapping[StreamName, int]) -> None:
+        """Look at streams that may have open work: on the list until a look says otherwise.
+
+        So a checkpoint that is taken meanwhile forgets none of them, and one that cannot be read
+        now is left to recovery's next look without holding up the others.
+        """
+        self._open.update(versions)
+        for stream, version in versions.items():
+            try:
+                await self._look(stream, version)
+            except EventStoreError as error:
+                name = type(error).__name__
+                _log.error("BD_THREAD_ERROR", operation="todo", stream=stream, error=name)
 
     async def _look(self, stream: StreamName, version: int = 0) -> None:
         user = self._users.peek(stream)
