@@ -8,6 +8,7 @@ kept; only a log that cannot be written makes the whole delivery fail, to be del
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -198,11 +199,16 @@ class Receiver:
             else:
                 user.echo_observed(ref, content, key=echo_key, at=at, now=now)
 
-        if fact.origin == "bot":
-            echo_key = self._fingerprint("echo", delivery.gateway, self._channel, fact.id)
-            await self._users.decide(stream, record, absent=(ref,))
-        else:
-            await self._users.decide(stream, record)
+        try:
+            if fact.origin == "bot":
+                echo_key = self._fingerprint("echo", delivery.gateway, self._channel, fact.id)
+                await self._users.decide(stream, record, absent=(ref,))
+            else:
+                await self._users.decide(stream, record)
+        except DuplicateKey:
+            if fact.origin == "person":  # whoever took it first may have died before this
+                await self._apply_early_delete(stream, delivery, ref)
+            raise
         self.counts[f"message_{fact.origin}"] += 1
         self._crash.reach("after_message_received")
         if fact.origin == "person":
@@ -216,7 +222,8 @@ class Receiver:
             gateway = await self._gateway.look(GATEWAY_STREAM)
         if not gateway.is_early(ref):
             return
-        await self._delete(stream, delivery, ref)
+        with contextlib.suppress(DuplicateKey):
+            await self._delete(stream, delivery, ref)
         await self._gateway.decide(GATEWAY_STREAM, lambda g: g.apply_early_delete(ref))
 
     async def _take_edit(self, delivery: Delivery, fact: EditFact) -> None:
@@ -247,6 +254,10 @@ class Receiver:
                     await self._delete(stream, delivery, ref)
                 else:
                     await self._remember_early_delete(ref)
+                    # The message may have come in meanwhile, and not have seen this.
+                    stream = await self._find(ref)
+                    if stream is not None:
+                        await self._apply_early_delete(stream, delivery, ref)
             except DuplicateKey:
                 self.counts["duplicate"] += 1
             self.counts["delete"] += 1
