@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.aggregates.events import Content, MessageEdited, MessageReceived
+from app.aggregates.events import Content, MessageDeleted, MessageEdited, MessageReceived
 from app.aggregates.open_work import Pending
 from app.conversation.kinds import USER_CODEC
+from eventstore.codec import Event
 from eventstore.sealing import Sealer
 from eventstore.store import LogReader
 from eventstore.types import Recorded, StreamName, Version
@@ -30,47 +31,78 @@ KIND_NAMES = {
     "poll": "encuesta",
 }
 
+_ABOUT_MESSAGES = frozenset(
+    USER_CODEC.stored_names((MessageReceived, MessageEdited, MessageDeleted))
+)
+
 
 def read_texts(
     log: LogReader, sealer: Sealer, stream: StreamName, waiting: Sequence[Pending]
 ) -> tuple[str, ...]:
     """Return what the waiting messages say now, edits included, oldest first by the sender's time.
 
-    Blocking: runs on a reader thread. Each text costs one look into the stream, by version.
+    Blocking: runs on a reader thread. Each text costs one look into the stream, by version; only
+    for messages that were merged into one entry a stretch of the stream is read.
     """
-    owner = stream.partition("/")[2]
     found: list[tuple[int, int, str]] = []
     before = 0
     for entry in waiting:
-        if entry.count == 1:
-            wanted = [_event(log, stream, entry.text)]
-        else:  # many messages merged into one entry: everything received since the one before
-            wanted = _received(log, stream, before, entry.version)
-        for recorded in wanted:
-            event = USER_CODEC.decode(recorded.type, recorded.state)
-            if not isinstance(event, MessageReceived | MessageEdited):
+        for received, content_at in _messages(log, stream, before, entry):
+            message = USER_CODEC.decode(received.type, received.state)
+            if not isinstance(message, MessageReceived):
                 continue
-            content = sealer.open(owner, stream, "content", event.content, Content)
-            kind = event.kind if isinstance(event, MessageReceived) else "text"
-            at = entry.at if event.at is None or entry.count == 1 else event.at
-            found.append((at, entry.version, _say(kind, content)))
+            newest: Event = message
+            if content_at != received.version:
+                event = _event(log, stream, content_at)
+                newest = USER_CODEC.decode(event.type, event.state)
+            sent_at = message.at or received.recorded_at
+            text = _say(message, _open(sealer, stream, newest))
+            found.append((sent_at, received.version, text))
         before = entry.version
     return tuple(text for _, _, text in sorted(found, key=lambda row: row[:2]))
+
+
+def _messages(
+    log: LogReader, stream: StreamName, before: int, entry: Pending
+) -> list[tuple[Recorded, int]]:
+    """Return the messages that an entry stands for, each with the version of its newest content."""
+    if entry.count == 1 and entry.text:
+        return [(_event(log, stream, entry.version), entry.text)]
+    # Many, of which the state keeps only how many: the last so many before `entry.version`,
+    # less those that were taken back since.
+    received: list[tuple[Recorded, bytes]] = []
+    edited: dict[bytes, int] = {}
+    deleted: set[bytes] = set()
+    for recorded in log.read_stream(stream, after=Version(before)):
+        if recorded.type not in _ABOUT_MESSAGES:
+            continue
+        match USER_CODEC.decode(recorded.type, recorded.state):
+            case MessageReceived(ref=ref, answerable=True) if recorded.version <= entry.version:
+                if ref not in deleted:
+                    received.append((recorded, ref))
+            case MessageEdited(ref=ref):
+                edited[ref] = recorded.version
+            case MessageDeleted(ref=ref):
+                deleted.add(ref)
+    newest = received[-entry.count :]
+    return [(row, edited.get(ref, row.version)) for row, ref in newest if ref not in deleted]
+
+
+def _open(sealer: Sealer, stream: StreamName, event: Event) -> Content:
+    if not isinstance(event, MessageReceived | MessageEdited):
+        msg = f"{stream}: a {type(event).__name__} where a message's content should be"
+        raise TypeError(msg)
+    return sealer.open(stream.partition("/")[2], stream, "content", event.content, Content)
 
 
 def _event(log: LogReader, stream: StreamName, version: int) -> Recorded:
     return log.read_stream(stream, after=Version(version - 1), up_to=Version(version))[0]
 
 
-def _received(log: LogReader, stream: StreamName, after: int, up_to: int) -> list[Recorded]:
-    events = log.read_stream(stream, after=Version(after), up_to=Version(up_to))
-    return [event for event in events if event.type == "MessageReceived"]
-
-
-def _say(kind: str, content: Content) -> str:
-    name = KIND_NAMES.get(kind)
+def _say(message: MessageReceived, content: Content) -> str:
+    name = KIND_NAMES.get(message.kind)
     if name is None:
-        return content.text or f"[{kind}]"
+        return content.text or f"[{message.kind}]"
     return f"[{name}] {content.text}".rstrip()
 
 
