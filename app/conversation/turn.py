@@ -7,6 +7,7 @@ holds the turn, so that a paused process that wakes up late finds out and stops.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -59,6 +60,9 @@ R = TypeVar("R")
 
 BREAKER_PATIENCE = 30 * SECOND
 """A message that has waited so long is tried even while the provider seems to be down."""
+
+RECOVERY_PATIENCE = 600 * SECOND
+"""An open run that nobody could be asked about for so long is given up, its usage unknown."""
 
 POLL_SECONDS = 1.0
 
@@ -138,12 +142,7 @@ class Turns:
     # -- a new turn -------------------------------------------------------------------------------
 
     async def _take(self, stream: StreamName, state: UserState) -> None:
-        now = self._log.now()
-        waited = now - state.pending[0].at if state.pending else 0
-        if waited < BREAKER_PATIENCE and self.breaker.state != "closed":
-            pause = self.breaker.allow(_monotonic())
-            if pause > 0:
-                await asyncio.sleep(pause)
+        await self._let_through(state)
         self._crash.reach("before_run_started")
         run = f"run_{os.urandom(12).hex()}"
         nodes = self._nodes
@@ -169,6 +168,15 @@ class Turns:
         except Superseded:
             _log.warning("RUN_SUPERSEDED", userId=_owner(stream), run=run)
 
+    async def _let_through(self, state: UserState) -> None:
+        """Return when the breaker lets a turn through, or the turn has waited long enough."""
+        while state.pending and self.breaker.state != "closed":
+            pause = self.breaker.allow(_monotonic())
+            left = state.pending[0].at + BREAKER_PATIENCE - self._log.now()
+            if pause <= 0 or left <= 0:
+                return
+            await asyncio.sleep(min(pause, left / SECOND))
+
     async def _run(self, stream: StreamName, run: Run) -> None:
         user = await self._users.look(stream)
         waiting = tuple(p for p in user.state.pending if p.version <= run.up_to)
@@ -179,6 +187,7 @@ class Turns:
         try:
             answer = await self._ask_in_thread(stream, run, texts)
         except ThreadBusy:
+            self.breaker.record(ok=True, now=_monotonic())
             retry_at = self._log.now() + 5 * SECOND
             await self._cancel(stream, run, "thread_busy", billed="nothing", retry_at=retry_at)
             return
@@ -192,6 +201,8 @@ class Turns:
     async def _ask_in_thread(self, stream: StreamName, run: Run, texts: tuple[str, ...]) -> Answer:
         """Run in the user's conversation: renewed if old, replaced if gone, waited for if busy."""
         deadline = self._log.now() + self._policy.busy
+        if run.attempt > 1:
+            await self._threads.trim((await self._users.look(stream)).state)
         replaced = False
         attempt = 0
         while True:
@@ -278,13 +289,18 @@ class Turns:
         current = state.run
         if current is None or current.id != run:
             raise Superseded
-        if error.billed:
-            if current.response is not None:
+        if error.billed and current.response is not None:
+            try:
                 answer = await self._await_response(current.response)
-                if answer is not None:
-                    await self._finish(stream, run, answer)
-                    return
-            await self._threads.trim(state)
+            except ProviderError as silence:
+                # Nobody can be asked now: the run stays open, and recovery asks again.
+                _log.warning("RECOVERY_DEFERRED", userId=_owner(stream), code=silence.code)
+                return
+            if answer is not None:
+                await self._finish(stream, run, answer)
+                return
+        if error.billed:
+            await self._trim(state)
         await self._fail(
             stream,
             run,
@@ -367,14 +383,9 @@ class Turns:
         _log.info("RUN_RECOVERED", userId=_owner(stream), run=run.id)
         try:
             self._crash.reach("during_recovery")
-            if run.response is None:
-                state = (await self._users.look(stream)).state
-                await self._threads.trim(state)
-                await self._cancel(stream, run, "orphaned", billed="unknown")
-                return
-            answer = await self._await_response(run.response)
+            answer = None if run.response is None else await self._await_response(run.response)
             if answer is None:
-                await self._threads.trim((await self._users.look(stream)).state)
+                await self._trim((await self._users.look(stream)).state)
                 await self._cancel(stream, run, "orphaned", billed="unknown")
             elif answer.status == "cancelled":
                 await self._cancel(stream, run, "orphaned", billed=_spent(answer))
@@ -383,9 +394,12 @@ class Turns:
         except Superseded:
             return
         except ProviderError as error:
-            # Nobody can be asked now: the run stays open and the next look tries again.
             self._judge(error)
             _log.warning("RECOVERY_DEFERRED", userId=_owner(stream), code=error.code)
+            if self._log.now() > run.started_at + RECOVERY_PATIENCE:
+                with contextlib.suppress(Superseded):
+                    await self._cancel(stream, run, "orphaned", billed="unknown")
+            # Else nobody can be asked now: the run stays open and the next look tries again.
 
     async def _await_response(self, response: str) -> Answer | None:
         """Return what became of a response, cancelling one that takes too long; None: gone."""
@@ -406,6 +420,13 @@ class Turns:
                 await self._provider.cancel(response)
                 deadline = loop.time() + 10 * POLL_SECONDS
             await asyncio.sleep(POLL_SECONDS)
+
+    async def _trim(self, state: UserState) -> None:
+        """Delete what a lost run may have left; if that cannot be now, the next attempt will."""
+        try:
+            await self._threads.trim(state)
+        except ProviderError as error:
+            _log.info("TRIM_DEFERRED", code=error.code)
 
     # -- small parts ------------------------------------------------------------------------------
 
