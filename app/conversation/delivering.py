@@ -193,12 +193,12 @@ class Delivering:
 
     async def _settle(self, stream: StreamName, delivery: Delivery, chat: str, text: str) -> None:
         """Find out what became of a part in flight: sent, surely not sent, or uncertain."""
-        echoed = await self._in_reader(self._echoed, stream, delivery, text)
-        if echoed is not None:
-            await self._record_sent(stream, delivery, echoed, adopted="echo")
-            return
         attempt = 0
         while True:
+            echoed = await self._in_reader(self._echoed, stream, delivery, text)
+            if echoed is not None:
+                await self._record_sent(stream, delivery, echoed, adopted="echo")
+                return
             attempt += 1
             try:
                 listed = await self._messenger.sent_since(chat, delivery.touched_at)
@@ -210,6 +210,10 @@ class Delivering:
                     return
                 wait = delay(attempt, retry_after=error.retry_after, jitter=self._jitter())
                 await asyncio.sleep(wait)
+            found = (await self._users.look(stream)).state.delivery
+            if found is None or (found.run, found.next_part) != (delivery.run, delivery.next_part):
+                return  # somebody else has found out
+            delivery = found  # an echo may have come
         for message in listed:
             same = message.text.strip() == text.strip()
             if same and not await self._in_reader(self._is_known, message.id):
