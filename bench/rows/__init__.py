@@ -7,13 +7,16 @@ from typing import Final
 
 from bench.measuring import Row
 from bench.plan import Plan
-from bench.rows import appending, reading
+from bench.rows import appending, reading, webhook
 
 Measure = Callable[[Plan], Sequence[Row]]
 
 ROWS: Final[Mapping[str, Measure]] = {
     "append-64": appending.many_callers,
     "append-1": appending.one_caller,
+    "webhook": webhook.against_fastapi,
+    "webhook-node": webhook.against_fastify,
+    "webhook-p99": webhook.beside_rebuild,
     "rebuild": reading.rebuilding,
     "cold-load": reading.cold_load,
     "disk": appending.bytes_on_disk,
