@@ -1,5 +1,6 @@
-"""The door for people and machines other than gateways: health, readiness and the machine's own
-numbers. FastAPI serves everything where somebody waits; webhooks are taken before it.
+"""The door for people and machines: health, readiness and the machine's own numbers.
+
+FastAPI serves everything where somebody waits; webhooks are taken before it.
 """
 
 from __future__ import annotations
