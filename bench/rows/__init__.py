@@ -7,7 +7,7 @@ from typing import Final
 
 from bench.measuring import Row
 from bench.plan import Plan
-from bench.rows import appending, reading, webhook
+from bench.rows import appending, reading, turn, webhook
 
 Measure = Callable[[Plan], Sequence[Row]]
 
@@ -19,6 +19,7 @@ ROWS: Final[Mapping[str, Measure]] = {
     "webhook-p99": webhook.beside_rebuild,
     "rebuild": reading.rebuilding,
     "cold-load": reading.cold_load,
+    "turn": turn.overhead,
     "disk": appending.bytes_on_disk,
 }
 
