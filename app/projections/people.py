@@ -61,8 +61,6 @@ class PersonModel(ReadModel, Generic[R]):
     def load(self, db: sqlite3.Connection, streams: Iterable[str]) -> Rows[R]:
         """Return the rows that the users of these streams have."""
         rows = Rows(self.row)
-        if db.execute(f"SELECT 1 FROM {self.table} LIMIT 1").fetchone() is None:  # noqa: S608
-            return rows
         users = json.dumps([stream.removeprefix(PREFIX) for stream in streams])
         query = (
             f"SELECT {', '.join(self._columns())} FROM {self.table}"  # noqa: S608 - our own names
@@ -71,6 +69,11 @@ class PersonModel(ReadModel, Generic[R]):
         for values in db.execute(query, (users,)):
             rows[PREFIX + values[0]] = self.row(*values)
         return rows
+
+    def is_blank(self, db: sqlite3.Connection) -> bool:
+        """Tell whether the table has no rows."""
+        query = f"SELECT 1 FROM {self.table} LIMIT 1"  # noqa: S608 - our own name
+        return db.execute(query).fetchone() is None
 
     def store(self, db: sqlite3.Connection, rows: Iterable[R]) -> None:
         """Write the rows. In the order of the key: neighbours share their pages."""
@@ -94,16 +97,17 @@ class _PersonSession(Session, Generic[R]):
         self._model = model
         self._db = db
         self._rows = Rows(model.row)
+        self._blank = model.is_blank(db)  # at the start of a rebuild: nothing to load
 
     def apply(self, batch: Sequence[Seen]) -> None:
-        strangers = {seen[1] for seen in batch}.difference(self._rows)
-        if strangers:
-            if len(self._rows) > _MAX_ROWS:
-                self.flush()
-                strangers = {seen[1] for seen in batch}
+        if len(self._rows) > _MAX_ROWS:
+            self.flush()
+        if not self._blank:
+            strangers = {seen[1] for seen in batch}.difference(self._rows)
             self._rows.update(self._model.load(self._db, strangers))
         self._model.fold(self._rows, batch)
 
     def flush(self) -> None:
         self._model.store(self._db, self._rows.values())
         self._rows.clear()
+        self._blank = False

@@ -101,6 +101,19 @@ def test_after_every_batch_the_tables_show_exactly_the_events_up_to_the_cursor(
         assert content(views) == naive(history.log, position)
 
 
+def test_more_users_than_memory_should_hold_are_written_in_between(
+    views: Views, history: TestLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.projections.people._MAX_ROWS", 1)
+    monkeypatch.setattr("app.projections.engine._CHUNK", 4)
+    monkeypatch.setattr("app.projections.engine._NAMES", 1)
+    for _ in range(3):
+        history.chat("abc", turns=2)
+    build(views, history)
+    follow(views, history)
+    assert content(views) == naive(history.log)
+
+
 def test_a_batch_never_ends_inside_an_append(views: Views, history: TestLog) -> None:
     ends = {history.append("a", *[received()] * n) for n in (3, 1, 4, 2)}
     build(views, history)
@@ -196,19 +209,19 @@ def test_a_parked_model_goes_on_when_a_release_can_read_the_event(
     assert content(views) == naive(history.log)
 
 
-class Fussy(ReadModel):
+class Wary(ReadModel):
     """Counts messages, and cannot take those of one user."""
 
-    name, version, tables = "fussy", 1, ("fussy",)
-    migrations = Migrations("fussy")
+    name, version, tables = "wary", 1, ("wary",)
+    migrations = Migrations("wary")
     events = (MessageReceived,)
     error: Exception = ValueError("not this one")
 
     def session(self, db: sqlite3.Connection) -> Session:
-        return FussySession(db, self.error)
+        return WarySession(db, self.error)
 
 
-class FussySession(Session):
+class WarySession(Session):
     def __init__(self, db: sqlite3.Connection, error: Exception) -> None:
         self.db, self.error = db, error
 
@@ -216,15 +229,15 @@ class FussySession(Session):
         for position, stream, *_ in batch:
             if stream == "user/bad":
                 raise self.error
-            self.db.execute("INSERT INTO fussy VALUES (?)", (position,))
+            self.db.execute("INSERT INTO wary VALUES (?)", (position,))
 
     def flush(self) -> None:
         pass
 
 
-@Fussy.migrations()
-def fussy(db: Database) -> None:
-    db.table("fussy").create({"position": int}, pk="position")
+@Wary.migrations()
+def wary(db: Database) -> None:
+    db.table("wary").create({"position": int}, pk="position")
 
 
 def test_a_model_that_cannot_apply_an_event_is_parked_just_before_it(
@@ -234,14 +247,14 @@ def test_a_model_that_cannot_apply_an_event_is_parked_just_before_it(
     good = history.append("d", received())
     history.append("bad", received())
     history.chat("efg", turns=5)
-    models = (*MODELS, Fussy())
+    models = (*MODELS, Wary())
     build(views, history, models)
     follow(views, history, models)
-    parked = views.standings()["fussy"]
+    parked = views.standings()["wary"]
     assert (parked.state, parked.cursor.position) == ("parked", good)
     assert parked.error == f"the append at {good + 1} cannot be applied: ValueError: not this one"
     everything = content(views)
-    assert len(everything.pop("fussy")["fussy"]) == 1 + 16
+    assert len(everything.pop("wary")["wary"]) == 1 + 16
     assert everything == naive(history.log)
 
 
@@ -249,13 +262,13 @@ def test_a_full_disk_parks_nobody(views: Views, history: TestLog) -> None:
     history.append("bad", received())
     full = sqlite3.OperationalError("database or disk is full")
     full.sqlite_errorcode = sqlite3.SQLITE_FULL
-    model = Fussy()
+    model = Wary()
     model.error = full
     build(views, history, [model])
     with pytest.raises(sqlite3.OperationalError, match="full"):
         follow(views, history, [model])
-    assert views.standings()["fussy"].state == "live"
-    assert views.standings()["fussy"].cursor.position == Position(0)
+    assert views.standings()["wary"].state == "live"
+    assert views.standings()["wary"].cursor.position == Position(0)
 
 
 # -- another log ----------------------------------------------------------------------------------
