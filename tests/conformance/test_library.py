@@ -15,10 +15,11 @@ from eventsourcing.projection import Projection, ProjectionRunner
 from eventsourcing.tests import persistence as published
 from eventsourcing.utils import get_topic
 
-from tests.conformance.appends import append, grow, whole, write
+from eventstore.types import Micros
+from tests.conformance.appends import append, check, grow, whole, write
 from tests.conformance.appends import event as said
 from tests.conformance.held import PATIENCE
-from tests.conformance.stores import StoreFactory
+from tests.conformance.stores import FakeClock, StoreFactory
 
 PUBLISHED: dict[type[unittest.TestCase], str] = {
     published.AggregateRecorderTestCase: "aggregate_recorder",
@@ -48,6 +49,9 @@ def test_the_recorders_pass_what_the_library_publishes(
 
 
 # -- an application ----------------------------------------------------------------------------
+
+
+FIDO = UUID(int=7)
 
 
 class Dog(Aggregate):
@@ -218,3 +222,46 @@ def test_events_saved_together_are_one_append_whatever_their_number(
     assert len(page) == 3000
     assert len({e.append_id for e in page}) == 1
     assert len({e.recorded_at for e in page}) == 1
+
+
+def test_what_the_library_appends_is_later_than_all_before_it_whatever_the_clocks(
+    store_factory: StoreFactory,
+) -> None:
+    log = store_factory.open(clock=FakeClock(Micros(4_000_000_000_000_000)))  # a day in 2096
+    grow(log, [1], "a")
+    recorder = store_factory.application_recorder()
+    recorder.insert_events([StoredEvent("a", 2, "Said", b"")])
+    recorder.insert_events([StoredEvent("a", 3, "Said", b"")])
+    check(whole(log))
+
+
+@pytest.mark.parametrize(("topics", "wanted"), [((), 1300), (("Even",), 650)])
+def test_a_subscription_of_the_library_catches_up_over_many_pages(
+    store_factory: StoreFactory, topics: tuple[str, ...], wanted: int
+) -> None:
+    recorder = store_factory.application_recorder()
+    recorder.insert_events(
+        [StoredEvent(FIDO, n, "Odd" if n % 2 else "Even", b"") for n in range(1, 1301)]
+    )
+    with recorder.subscribe(topics=topics) as subscription:
+        ids = [next(subscription).id for _ in range(wanted)]
+    assert ids == list(range(1, 1301) if not topics else range(2, 1301, 2))
+
+
+def test_a_subscription_of_the_library_repeats_nothing_that_came_while_it_looked(
+    store_factory: StoreFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = store_factory.application_recorder()
+    ask = recorder.max_notification_id
+    versions = iter(range(1, 6))
+
+    def ask_and_then_grow() -> int | None:
+        last = ask()
+        for version in versions:
+            recorder.insert_events([StoredEvent(FIDO, version, "Said", b"")])
+            break
+        return last
+
+    monkeypatch.setattr(recorder, "max_notification_id", ask_and_then_grow)
+    with recorder.subscribe() as subscription:
+        assert [next(subscription).id for _ in range(5)] == [1, 2, 3, 4, 5]

@@ -27,8 +27,8 @@ def split_name(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def count_times(state: dict[str, Any]) -> dict[str, Any]:
-    """2 → 3: greetings are counted."""
-    return state | {"t": 1}
+    """2 → 3: greetings are counted, unless of nobody."""
+    return state | {"t": int(state["f"] != "")}
 
 
 class GreetedAgain(Event, frozen=True):

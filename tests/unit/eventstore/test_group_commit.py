@@ -23,6 +23,7 @@ class Disk:
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
+        self.finished = 0
         self.arrived = threading.Semaphore(0)
         self.go_on = threading.Semaphore(0)
         self.answer: Callable[[Sequence[int]], Sequence[int | Exception]] = _double
@@ -31,7 +32,9 @@ class Disk:
         self.batches.append(list(requests))
         self.arrived.release()
         assert self.go_on.acquire(timeout=PATIENCE)
-        return self.answer(requests)
+        answers = self.answer(requests)
+        self.finished += 1
+        return answers
 
     def wait(self) -> None:
         assert self.arrived.acquire(timeout=PATIENCE)
@@ -174,3 +177,20 @@ async def test_closing_answers_what_waits_and_takes_nothing_new(disk: Disk) -> N
     with pytest.raises(LogUnavailable, match="closed"):
         group.submit(5)
     group.close()
+
+
+async def test_closing_returns_only_when_the_last_commit_is_done(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group: GroupCommit[int, int] = GroupCommit(disk.commit, name="test")
+    answer = group.submit(1)
+    join = group._thread.join
+
+    def let_go_and_join() -> None:  # nothing lets the commit go on before `close` waits for it
+        disk.go_on.release()
+        join()
+
+    monkeypatch.setattr(group._thread, "join", let_go_and_join)
+    group.close()
+    assert disk.finished == 1
+    assert await answer == 2
