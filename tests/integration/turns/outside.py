@@ -89,12 +89,21 @@ class Outside:
 
     async def silence(self, phone: str, seconds: float) -> None:
         """Watch a phone for so long: the bot must not write to it."""
+        assert await self.watch(phone, seconds) == []
+
+    async def watch(self, phone: str, seconds: float) -> list[str]:
+        """Return what the bot writes to a phone next, at the latest after so long."""
         before = await self._get(self._whapi, f"/_sim/phone/{phone}")
         path = f"/_sim/phone/{phone}/wait?after={before['last']}&timeout={seconds}&bot=1"
         seen = await self._get(self._whapi, path)
         messages = seen["messages"]
         assert isinstance(messages, list)
-        assert [m["body"] for m in messages if m["from"] == "bot"] == []
+        return [m["body"] for m in messages if m["from"] == "bot"]
+
+    async def presence(self, phone: str, other_than: str) -> str:
+        """Return what the phone shows the bot to be doing, as soon as it is something else."""
+        path = f"/_sim/phone/{phone}/wait?after=1000&timeout={PATIENCE}&presence={other_than}"
+        return str((await self._get(self._whapi, path))["bot_presence"] or "")
 
     # -- the gateway ------------------------------------------------------------------------------
 
@@ -127,6 +136,13 @@ class Outside:
     async def break_whapi(self, match: str, kind: str, **more: object) -> None:
         """Switch a fault of the gateway's on."""
         await self._post(self._whapi, "/_sim/faults", [{"match": match, "kind": kind, **more}])
+
+    async def struck(self, match: str) -> int:
+        """Return how often the gateway's faults with this match struck."""
+        answer = await self._whapi.get("/_sim/faults")
+        return sum(
+            rule.get("struck", 0) for rule in answer.json()["faults"] if rule["match"] == match
+        )
 
     async def mend(self) -> int:
         """Switch all faults off; return how often they struck."""
