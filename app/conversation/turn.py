@@ -64,6 +64,9 @@ BREAKER_PATIENCE = 30 * SECOND
 RECOVERY_PATIENCE = 600 * SECOND
 """An open run that nobody could be asked about for so long is given up, its usage unknown."""
 
+BUSY_PAUSE = 5 * SECOND
+"""How long a turn is put back whose conversation stayed busy."""
+
 POLL_SECONDS = 1.0
 
 
@@ -188,7 +191,7 @@ class Turns:
             answer = await self._ask_in_thread(stream, run, texts)
         except ThreadBusy:
             self.breaker.record(ok=True, now=_monotonic())
-            retry_at = self._log.now() + 5 * SECOND
+            retry_at = self._log.now() + BUSY_PAUSE
             await self._cancel(stream, run, "thread_busy", billed="nothing", retry_at=retry_at)
             return
         except ProviderError as error:
