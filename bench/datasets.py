@@ -22,6 +22,9 @@ from eventstore.types import Append, Appended, Epoch, StreamName, Version, new_a
 
 EVENTS_PER_USER: Final = 20
 WORKING_SET: Final = 1000
+"""People who take turns in the append rows."""
+CHATTY: Final = 8000
+"""People who write in the webhook rows: so many that few messages wait of each, as in life."""
 _APPENDS_A_COMMIT: Final = 500
 BOT: Final = "default"
 
@@ -58,7 +61,7 @@ class DataSets:
     @cached_property
     def empty(self) -> DataSet:
         """A log without events; its people are known to the keyring."""
-        return self._make("empty log", users=WORKING_SET, events=0)
+        return self._make("empty log", users=min(CHATTY, max(WORKING_SET, self.events)), events=0)
 
     @cached_property
     def long(self) -> DataSet:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
@@ -19,7 +18,7 @@ from app.aggregates.user_state import UserState
 from app.conversation.kinds import USERS
 from app.conversation.repository import Repository
 from bench.datasets import WORKING_SET, DataSet
-from bench.people import EVENTS_PER_TURN, Person, TurnMaker, open_keyring, working_set
+from bench.people import EVENTS_PER_TURN, TurnMaker, open_keyring, working_set
 from eventstore.sqlite import SQLiteLog
 from eventstore.writer import Writer
 
@@ -46,14 +45,14 @@ class OurLog:
 
     async def _take_turns(self, turns: int, callers: int) -> float:
         share = max(1, turns // callers)
-        work = [self._caller(self.people[c::callers], share) for c in range(callers)]
+        work = [self._caller(caller, callers, share) for caller in range(callers)]
         start = time.perf_counter()
         await asyncio.gather(*work)
         return share * callers * EVENTS_PER_TURN / (time.perf_counter() - start)
 
-    async def _caller(self, people: Sequence[Person], turns: int) -> None:
+    async def _caller(self, caller: int, callers: int, turns: int) -> None:
         for turn in range(turns):
-            person = people[turn % len(people)]
+            person = self.people[(caller + turn * callers) % len(self.people)]
             await self._users.decide(person.stream, self._maker.exchange(person).record)
 
     def warm_up(self) -> None:

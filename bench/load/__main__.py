@@ -8,6 +8,7 @@ counts: the first tenth of the time is not measured.
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import itertools
 import sys
@@ -42,7 +43,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Fire the first shot."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's only looks like one
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's only looks like one
         self._fire()
 
     def data_received(self, data: bytes) -> None:
@@ -68,7 +69,7 @@ class Connection(asyncio.Protocol):
             self.latencies.append(time.perf_counter() - self._sent)
             self._fire()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the interface
         """An answer that never came is a failure."""
         if not self.done.done():
             self.failed += 1
@@ -138,7 +139,9 @@ async def run(load: Load) -> Shots:
 
     connections = [Connection(next_request) for _ in range(load.connections)]
     for connection in connections:
-        await loop.create_connection(lambda c=connection: c, split.hostname, split.port)
+        await loop.create_connection(
+            functools.partial(_itself, connection), split.hostname or "", split.port or 80
+        )
     if not load.requests:
         await asyncio.sleep(load.seconds * 0.1)
         for connection in connections:
@@ -156,6 +159,10 @@ async def run(load: Load) -> Shots:
         p99=percentile(latencies, 0.99),
         p999=percentile(latencies, 0.999),
     )
+
+
+def _itself(connection: Connection) -> Connection:
+    return connection
 
 
 def main() -> None:

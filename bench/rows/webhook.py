@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Final
 
 from app.projections.bulk import worker_command
-from bench.datasets import WORKING_SET, DataSet
+from bench.datasets import CHATTY, DataSet
 from bench.load import CONNECTIONS, Load, Shots, fire
 from bench.measuring import PeerMissing, Row, compare, interleaved
 from bench.people import working_set
@@ -27,13 +27,13 @@ class Target:
     def __init__(self, url: str, data: DataSet, seconds: float) -> None:
         """Take messages of the working set of `data` at `url`."""
         self._url = url + PATH
-        self._phones = tuple(person.phone for person in working_set(data.people, WORKING_SET))
+        self._phones = tuple(person.phone for person in working_set(data.people, CHATTY))
         self._seconds = seconds
         self._rounds = itertools.count()
 
     def warm_up(self) -> None:
-        """Two messages of everybody: who is unknown is registered, everybody is in memory."""
-        self._fire(requests=2 * len(self._phones))
+        """A message of everybody: who is unknown is registered, everybody is in memory."""
+        self._fire(requests=len(self._phones))
 
     def shots(self) -> Shots:
         """One round."""

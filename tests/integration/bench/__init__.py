@@ -1,0 +1,1 @@
+"""The benchmarks at tiny size: that they run and what they print, never how fast."""
