@@ -7,8 +7,10 @@ duplicate key fails it alone, a full queue (`QueueFull`) or an unwritable log
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from eventstore.errors import EventStoreError, LogUnavailable, OutcomeUnknown
 from eventstore.group_commit import GroupCommit
@@ -48,11 +50,15 @@ class Writer:
         `OutcomeUnknown` if a broken COMMIT could not be settled. If the caller is cancelled
         the append may still be committed.
         """
-        return _appended(await self._group.submit(append))
+        return await self.submit(append)
+
+    def submit(self, append: Append) -> asyncio.Future[Appended]:
+        """Queue the append now, before anything else runs, and return its answer to come."""
+        return cast("asyncio.Future[Appended]", self._group.submit(append))
 
     def append_blocking(self, append: Append) -> Appended:
         """Do what `append` does, for a thread without an event loop."""
-        return _appended(self._group.submit_blocking(append))
+        return cast("Appended", self._group.submit_blocking(append))
 
     async def save(self, request: Snapshot | Beat) -> None:
         """Write a snapshot or a heartbeat along with whatever is committed next."""
@@ -82,10 +88,3 @@ class Writer:
                 listener(last)
             except Exception:  # what is durable must not look failed because of a listener
                 _logger.exception("a listener of the log failed at position %d", last)
-
-
-def _appended(answer: Appended | None) -> Appended:
-    if answer is None:
-        msg = "the store answered an append with nothing"
-        raise EventStoreError(msg)
-    return answer
