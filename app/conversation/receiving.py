@@ -202,9 +202,9 @@ class Receiver:
         try:
             if fact.origin == "bot":
                 echo_key = self._fingerprint("echo", delivery.gateway, self._channel, fact.id)
-                await self._users.decide(stream, record, absent=(ref,))
+                await self._users.record(stream, record, absent=(ref,))
             else:
-                await self._users.decide(stream, record)
+                await self._users.record(stream, record)
         except DuplicateKey:
             if fact.origin == "person":  # whoever took it first may have died before this
                 await self._apply_early_delete(stream, delivery, ref)
@@ -224,7 +224,7 @@ class Receiver:
             return
         with contextlib.suppress(DuplicateKey):
             await self._delete(stream, delivery, ref)
-        await self._gateway.decide(GATEWAY_STREAM, lambda g: g.apply_early_delete(ref))
+        await self._gateway.record(GATEWAY_STREAM, lambda g: g.apply_early_delete(ref))
 
     async def _take_edit(self, delivery: Delivery, fact: EditFact) -> None:
         message = fact.message
@@ -242,7 +242,7 @@ class Receiver:
             self._register(user, delivery, message.chat_id, pseudonym)
             user.edit_message(ref, content, key=key, early=early, at=message.at or None, now=now)
 
-        await self._users.decide(stream, record)
+        await self._users.record(stream, record)
         self.counts["edit"] += 1
 
     async def _take_delete(self, delivery: Delivery, fact: DeleteFact) -> None:
@@ -263,14 +263,14 @@ class Receiver:
             self.counts["delete"] += 1
 
     async def _remember_early_delete(self, ref: IdempotencyKey) -> None:
-        await self._gateway.decide(
+        await self._gateway.record(
             GATEWAY_STREAM, lambda gateway: gateway.remember_early_delete(ref)
         )
 
     async def _delete(self, stream: StreamName, delivery: Delivery, ref: IdempotencyKey) -> None:
         key = self._fingerprint("deleted", delivery.gateway, self._channel, ref.hex())
         now = self._log.now()
-        await self._users.decide(stream, lambda user: user.delete_message(ref, key=key, now=now))
+        await self._users.record(stream, lambda user: user.delete_message(ref, key=key, now=now))
 
     # -- statuses and presences -------------------------------------------------------------------
 
@@ -287,7 +287,7 @@ class Receiver:
             stream = found
         key = self._fingerprint("status", delivery.gateway, self._channel, fact.id, fact.status)
         now = self._log.now()
-        await self._users.decide(
+        await self._users.record(
             stream,
             lambda user: user.status_changed(
                 ref, fact.status, key=key, at=fact.at or None, now=now
@@ -304,7 +304,7 @@ class Receiver:
             return  # whoever waits for an answer has written to us and is in memory
         now = self._log.now()
         presence: Presence = "recording" if fact.presence == "recording" else "typing"
-        await self._users.decide(
+        await self._users.record(
             user_stream(pseudonym), lambda user: user.observe_typing(presence, now=now)
         )
 
@@ -321,13 +321,13 @@ class Receiver:
 
     async def _other(self, kind: str, raw: bytes, key: IdempotencyKey | None) -> None:
         body = self._sealer.seal(BOT, GATEWAY_STREAM, "body", raw)
-        await self._gateway.decide(
+        await self._gateway.record(
             GATEWAY_STREAM, lambda gateway: gateway.record_other(kind=kind, body=body, key=key)
         )
 
     async def _reject(self, reason: str, raw: bytes) -> None:
         body = self._sealer.seal(BOT, GATEWAY_STREAM, "body", raw)
-        await self._gateway.decide(
+        await self._gateway.record(
             GATEWAY_STREAM, lambda gateway: gateway.reject_item(reason=reason, body=body)
         )
 

@@ -1,20 +1,22 @@
 """Aggregates in memory: decided on the event loop, fast-forwarded, never trusted past a conflict.
 
-A decision is made on the state that includes events still on their way to the disk; it is
-answered when they, and its own, are durable. Each event is applied twice: provisionally with
-the time of the decision, and again with its `recorded_at` once it is committed, so that the
-cached state is exactly what a replay gives. When an append fails, everything that was decided
-after it fails its version check, and is decided again on what the log says.
+A fact is recorded on the state that includes events still on their way to the disk; it is
+answered when they, and its own, are durable. A decision waits for them. Each event is applied
+twice: provisionally with the time of the decision, and again with its `recorded_at` once it is
+committed, so that the cached state is exactly what a replay gives. When an append fails, what was
+recorded after it fails its version check, and is recorded again on what the log says.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
 from itertools import islice
 from typing import Generic, Protocol, TypeVar
+from weakref import WeakSet
 
 import structlog
 
@@ -87,7 +89,7 @@ class _Cell(Generic[S]):
     """One aggregate in memory: as committed, and as it will be."""
 
     __slots__ = (
-        "committed", "epoch", "in_flight", "live", "live_version", "read_only",
+        "committed", "deciders", "epoch", "in_flight", "live", "live_version", "read_only",
         "snapshot_version", "tail", "version",
     )  # fmt: skip
 
@@ -99,6 +101,8 @@ class _Cell(Generic[S]):
         self.epoch = epoch
         self.snapshot_version = snapshot
         self.in_flight = 0
+        self.deciders = 0
+        """How many decisions wait until nothing is in flight."""
         self.tail: asyncio.Future[Appended] | None = None
         self.read_only = False
 
@@ -131,6 +135,7 @@ class Repository(Generic[A, S]):
         self._snapshot_every = snapshot_every
         self._cells: OrderedDict[StreamName, _Cell[S]] = OrderedDict()
         self._loading: dict[StreamName, asyncio.Task[_Cell[S]]] = {}
+        self._outdated: WeakSet[asyncio.Task[_Cell[S]]] = WeakSet()
         self._background: set[asyncio.Task[None]] = set()
         self.on_commit: Callable[[StreamName, S], None] | None = None
         """Called with the state after each commit of this process, and after each conflict."""
@@ -141,49 +146,89 @@ class Repository(Generic[A, S]):
         """How many aggregates are in memory."""
         return len(self._cells)
 
-    async def decide(
+    async def decide(self, stream: StreamName, command: Callable[[A], R]) -> R:
+        """Run `command` on the aggregate and make what it decides durable; return its answer.
+
+        It decides upon what is durable: an append checks the stream's version, and if one that is
+        on its way failed while another process appended as many events, what was decided upon it
+        would pass that check. So it waits for what is on its way.
+
+        `command` may run several times, each time on a fresh aggregate, until its append meets
+        no conflict. Raises `DuplicateKey`, `QueueFull`, `LogUnavailable`, `AppendRejected` from
+        the log, and whatever `command` raises (nothing is appended then).
+        """
+        while True:
+            cell = await self._cell(stream)
+            if cell.tail is not None:
+                cell.deciders += 1
+                try:
+                    await asyncio.wait([cell.tail])
+                finally:
+                    cell.deciders -= 1
+                continue
+            done, answer = await self._try(stream, cell, command, ())
+            if done:
+                return answer
+
+    async def record(
         self,
         stream: StreamName,
         command: Callable[[A], R],
         *,
         absent: tuple[IdempotencyKey, ...] = (),
     ) -> R:
-        """Run `command` on the aggregate and make what it decides durable; return its answer.
+        """Do what `decide` does, for facts: they do not wait for each other to reach the disk.
 
-        `command` may run several times, each time on a fresh aggregate, until its append meets
-        no conflict. An answer without events is given when all that it was based on is durable.
-        If one of the keys `absent` is in the log the append fails with `DuplicateKey`.
-        Raises `DuplicateKey`, `QueueFull`, `LogUnavailable`, `AppendRejected` from the log, and
-        whatever `command` raises (nothing is appended then).
+        A fact is recorded as it is, whatever came before it. An answer without events is given
+        when all that it was based on is durable. If one of the keys `absent` is in the log the
+        append fails with `DuplicateKey`.
         """
         while True:
-            cell = self._cells.get(stream)
-            if cell is None:
-                self.misses += 1
-                cell = await self._load(stream)
-            else:
-                self.hits += 1
-                self._cells.move_to_end(stream)
-            aggregate = self._kind.revive(
-                stream, cell.live, cell.live_version, read_only=cell.read_only
-            )
-            answer = command(aggregate)
-            triggered = self._kind.collect(aggregate)
-            try:
-                if triggered:
-                    live = self._kind.state_of(aggregate)
-                    await self._append(stream, cell, triggered, live, absent)
-                elif cell.tail is not None:
-                    await asyncio.shield(cell.tail)
-            except (Conflict, EpochMismatch):
-                cell = await self._load(stream, base=cell)
-                self._tell(stream, cell.committed)  # what others appended is news here, too
+            cell = await self._cell(stream)
+            if cell.deciders and cell.tail is not None:  # or a stream of facts would starve them
+                await asyncio.wait([cell.tail])
                 continue
-            except Exception:
-                if triggered:
-                    raise
-                continue  # what we waited for failed: its own caller hears why, we look again
-            return answer
+            done, answer = await self._try(stream, cell, command, absent)
+            if done:
+                return answer
+
+    async def _cell(self, stream: StreamName) -> _Cell[S]:
+        cell = self._cells.get(stream)
+        if cell is None:
+            self.misses += 1
+            return await self._load(stream)
+        self.hits += 1
+        self._cells.move_to_end(stream)
+        return cell
+
+    async def _try(
+        self,
+        stream: StreamName,
+        cell: _Cell[S],
+        command: Callable[[A], R],
+        absent: tuple[IdempotencyKey, ...],
+    ) -> tuple[bool, R]:
+        """Decide once; return whether the answer holds."""
+        aggregate = self._kind.revive(
+            stream, cell.live, cell.live_version, read_only=cell.read_only
+        )
+        answer = command(aggregate)
+        triggered = self._kind.collect(aggregate)
+        try:
+            if triggered:
+                live = self._kind.state_of(aggregate)
+                await self._append(stream, cell, triggered, live, absent)
+            elif cell.tail is not None:
+                await asyncio.shield(cell.tail)
+        except (Conflict, EpochMismatch):
+            cell = await self._load(stream, base=cell)
+            self._tell(stream, cell.committed)  # what others appended is news here, too
+            return False, answer
+        except Exception:
+            if triggered:
+                raise
+            return False, answer  # what we waited for failed: its own caller hears why
+        return True, answer
 
     async def look(self, stream: StreamName) -> A:
         """Return the aggregate as committed now in memory; decisions on it go nowhere."""
@@ -265,8 +310,8 @@ class Repository(Generic[A, S]):
         if cell.tail is future:
             cell.tail = None
             cell.live = state
-        if version != appended.version:  # an earlier answer was lost with its caller
-            self._drop(stream, cell)
+        if self._cells.get(stream) is not cell or version != appended.version:
+            self._outdate(stream)  # an answer was lost with its caller: the log knows better
             return
         if not cell.read_only and version - cell.snapshot_version >= self._snapshot_every:
             cell.snapshot_version = version
@@ -281,19 +326,35 @@ class Repository(Generic[A, S]):
         if self._cells.get(stream) is cell:
             del self._cells[stream]
 
+    def _outdate(self, stream: StreamName) -> None:
+        """Forget what is in memory, or was being read, without an event that is durable now."""
+        cell = self._cells.get(stream)
+        if cell is not None and cell.in_flight == 0:  # else its own appends will meet a conflict
+            del self._cells[stream]
+        task = self._loading.pop(stream, None)
+        if task is not None:
+            self._outdated.add(task)
+
     async def _load(self, stream: StreamName, base: _Cell[S] | None = None) -> _Cell[S]:
-        task = self._loading.get(stream)
-        if task is None:
-            # A copy: commits that are still under way change the cell while a thread reads.
-            known = None if base is None else base.restarted()
-            task = asyncio.ensure_future(self._cold_load(stream, known))
-            self._loading[stream] = task
-            task.add_done_callback(lambda _: self._loading.pop(stream, None))
-        cell = await asyncio.shield(task)
+        # A copy: commits that are still under way change the cell while a thread reads.
+        known = None if base is None else base.restarted()
+        while True:
+            task = self._loading.get(stream)
+            if task is None:
+                task = asyncio.ensure_future(self._cold_load(stream, known))
+                self._loading[stream] = task
+                task.add_done_callback(functools.partial(self._loaded, stream))
+            cell = await asyncio.shield(task)
+            if task not in self._outdated:
+                break
         kept = self._cells.setdefault(stream, cell)
         self._cells.move_to_end(stream)
         self._evict()
         return kept
+
+    def _loaded(self, stream: StreamName, task: asyncio.Task[_Cell[S]]) -> None:
+        if self._loading.get(stream) is task:
+            del self._loading[stream]
 
     def _evict(self) -> None:
         surplus = len(self._cells) - self._capacity
