@@ -86,3 +86,21 @@ def test_every_front_door_says_what_is_behind_it() -> None:
 def test_a_front_door_without_words_is_found() -> None:
     assert not has_words("import a")
     assert has_words('"""A."""')
+
+
+def test_everything_declared_is_locked_with_hashes() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    declared = project["dependencies"] + project["optional-dependencies"]["dev"]
+    wanted = {re.split(r"[^\w-]", line)[0] for line in declared}
+    entries = re.findall(
+        r"^([\w-]+)==\S+ \\\n((?: +--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)",
+        (ROOT / "requirements.lock").read_text("utf-8"),
+        re.MULTILINE,
+    )
+    assert wanted <= {name for name, _ in entries}
+
+
+def test_the_lock_is_nothing_but_pins_hashes_and_comments() -> None:
+    allowed = re.compile(r"(#.*| +#.*|[\w-]+==\S+ \\| +--hash=sha256:[0-9a-f]{64}( \\)?|)")
+    lines = (ROOT / "requirements.lock").read_text("utf-8").splitlines()
+    assert [line for line in lines if not allowed.fullmatch(line)] == []
