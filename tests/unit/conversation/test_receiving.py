@@ -1,0 +1,185 @@
+"""Facts in: a delete is never lost, whoever comes first; a bad item harms nobody; nothing twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from app.aggregates.user_state import UserState
+from app.bootstrap import Bot, Outside, open_outside
+from app.conversation.facts import (
+    DeleteFact,
+    Delivery,
+    EditFact,
+    Fact,
+    MessageFact,
+    OtherFact,
+    Person,
+    PresenceFact,
+    RejectedFact,
+    StatusFact,
+)
+from app.conversation.receiving import user_stream
+from app.settings import load
+from eventstore.errors import LogUnavailable
+from eventstore.types import IdempotencyKey, StreamName
+
+ANA = Person(phone="15550109101")
+
+
+def message(message_id: str = "m1", text: str = "hola", *, origin: str = "person") -> MessageFact:
+    """What somebody wrote."""
+    fact = MessageFact(
+        id=message_id,
+        person=ANA,
+        chat_id="15550109101@s.whatsapp.net",
+        at=1_790_000_000_000_000,
+        kind="text",
+        origin="person",
+        text=text,
+    )
+    return replace(fact, origin=origin)
+
+
+@pytest.fixture
+async def bot(tmp_path: Path) -> AsyncIterator[Bot]:
+    """A bot that takes webhooks and does nothing else: it was never started."""
+    settings = load(data=tmp_path / "data", logs=tmp_path / "logs")
+    nowhere: Outside = open_outside(
+        settings, openai_url="http://127.0.0.1:9/v1", whapi_url="http://127.0.0.1:9"
+    )
+    bot = Bot(settings, nowhere)
+    yield bot
+    await bot.close()
+
+
+async def take(bot: Bot, *facts: Fact) -> None:
+    """Deliver one webhook."""
+    await bot.receiver(Delivery(gateway="whapi", channel="", facts=facts))
+
+
+async def ana(bot: Bot) -> UserState:
+    """What is known of Ana."""
+    stream = user_stream(await bot.identities.pseudonym(ANA))
+    return (await bot.users.look(stream)).state
+
+
+def types(bot: Bot) -> list[str]:
+    """The log, by the types of its events."""
+    return [row.type for row in bot.log.read()]
+
+
+async def test_a_message_is_recorded_once_however_often_it_comes(bot: Bot) -> None:
+    await take(bot, message(), message())
+    await asyncio.gather(take(bot, message()), take(bot, message()))
+    assert types(bot) == ["UserRegistered", "MessageReceived"]
+    assert bot.receiver.counts["duplicate"] == 3
+
+
+async def test_a_delete_whose_message_comes_in_at_that_moment_is_applied(
+    bot: Bot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = bot.receiver._find
+    looked = 0
+
+    async def then_it_comes(ref: IdempotencyKey) -> StreamName | None:
+        nonlocal looked
+        looked += 1
+        found = await find(ref)
+        if looked == 1:
+            await take(bot, message())
+        return found
+
+    monkeypatch.setattr(bot.receiver, "_find", then_it_comes)
+    await take(bot, DeleteFact(ids=("m1",)))
+    assert (await ana(bot)).pending == ()
+    assert "MessageDeleted" in types(bot)
+
+
+async def test_a_delete_that_came_first_is_applied_even_after_a_crash_in_between(
+    bot: Bot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await take(bot, DeleteFact(ids=("m1",)))
+
+    async def dies(*_: object) -> None:
+        raise LogUnavailable  # as if the process had ended here
+
+    with monkeypatch.context() as crash:
+        crash.setattr(bot.receiver, "_apply_early_delete", dies)
+        with pytest.raises(LogUnavailable):
+            await take(bot, message())
+    assert len((await ana(bot)).pending) == 1
+    await take(bot, message())
+    assert (await ana(bot)).pending == ()
+
+
+async def test_the_same_delete_twice_is_one(bot: Bot) -> None:
+    await take(bot, message())
+    for _ in range(2):
+        await take(bot, DeleteFact(ids=("m1",)))
+        await take(bot, DeleteFact(ids=("never-seen",)))
+    assert types(bot).count("MessageDeleted") == types(bot).count("EarlyDelete") == 1
+
+
+async def test_an_edit_is_recorded_for_each_new_text_only(bot: Bot) -> None:
+    await take(bot, message())
+    for text in ("a", "a", "b"):
+        await take(bot, EditFact(id="m1", message=message(text=text)))
+    assert types(bot).count("MessageEdited") == 2
+
+
+async def test_one_item_that_cannot_be_recorded_does_not_harm_its_neighbours(bot: Bot) -> None:
+    nobody = MessageFact(
+        id="m2", person=Person(), chat_id="", at=0, kind="text", origin="person", text="secret"
+    )
+    await take(bot, message(), nobody, RejectedFact("unreadable", b"{}"))
+    assert sorted(types(bot)) == [
+        "MessageReceived",
+        "UserRegistered",
+        "WebhookItemRejected",
+        "WebhookItemRejected",
+    ]
+    assert all(b"secret" not in row.state for row in bot.log.read())
+
+
+async def test_a_log_that_cannot_be_written_fails_the_whole_delivery(
+    bot: Bot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise LogUnavailable  # the disk is full
+
+    with monkeypatch.context() as full:
+        full.setattr(bot.log, "append_batch", refuse)
+        with pytest.raises(LogUnavailable):
+            await take(bot, message(), message("m2"))
+    assert types(bot) == []
+    await take(bot, message(), message("m2"))
+    assert types(bot).count("MessageReceived") == 2
+
+
+async def test_a_human_and_the_bots_own_echo_wait_for_no_answer(bot: Bot) -> None:
+    await take(bot, message("h1", origin="human"), message("e1", origin="bot"))
+    assert (await ana(bot)).pending == ()
+    assert types(bot) == ["UserRegistered", "HumanMessageSent", "MessageEchoed"]
+
+
+async def test_typing_counts_only_while_somebody_waits(bot: Bot) -> None:
+    await take(bot, PresenceFact(person=ANA, presence="typing"))
+    await take(bot, message())
+    await take(bot, PresenceFact(person=ANA, presence="online"))
+    assert "TypingObserved" not in types(bot)
+    for _ in range(3):
+        await take(bot, PresenceFact(person=ANA, presence="recording"))
+    assert types(bot).count("TypingObserved") == 1, "at most every 3 s"
+
+
+async def test_statuses_and_other_things_are_recorded_once(bot: Bot) -> None:
+    for _ in range(2):
+        await take(bot, StatusFact(id="s1", status="read", person=ANA, at=1))
+        await take(bot, OtherFact(kind="calls.post", raw=b"{}", id="c1"))
+    await take(bot, StatusFact(id="unknown", status="read", person=None, at=1))
+    assert types(bot) == ["MessageStatusChanged", "OtherRecorded", "OtherRecorded"]

@@ -1,0 +1,274 @@
+"""Who waits for an answer: derived from the log, exact across checkpoints, restarts and losses.
+
+A book here is open while its last note is "open".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from app.aggregates.user import User
+from app.aggregates.user_state import UserState
+from app.conversation.repository import Repository
+from app.conversation.todo import TodoCheckpoint, TodoList
+from eventstore.errors import LogUnavailable
+from eventstore.types import StreamName
+from tests.unit.conversation.test_repository import (
+    ANA,
+    BEN,
+    Library,
+    Notes,
+    Shelf,
+    long_life,
+    note,
+)
+
+Users = Repository[User, UserState]
+BOOKS = [StreamName(f"user/{number}") for number in range(12)]
+
+
+class Process:
+    """One start of a to-do list, over a library that outlives it."""
+
+    def __init__(self, library: Library, path: Path) -> None:
+        self.library = library
+        self.shelf: Shelf = library.shelf()
+        self.checkpoint = TodoCheckpoint(path)
+        self.told: list[StreamName] = []
+        self.todo = TodoList(
+            users=cast("Users", self.shelf),
+            log=library.log,
+            readers=library.readers,
+            checkpoint=self.checkpoint,
+            tell=self._tell,
+        )
+        self.shelf.on_commit = lambda stream, state: self.todo.changed(
+            stream, cast("UserState", state)
+        )
+
+    def _tell(self, stream: StreamName, state: UserState) -> bool:
+        self.told.append(stream)
+        return bool(state) and cast("Notes", state)[-1] == "open"
+
+    @property
+    def open(self) -> set[StreamName]:
+        """What the list holds."""
+        return set(self.todo.streams())
+
+    async def follow(self) -> None:
+        """Follow the log to its end."""
+        while await self.todo._step():
+            pass
+
+
+class House:
+    """A library, and processes that come and go."""
+
+    def __init__(self, folder: Path) -> None:
+        self.library = Library(folder)
+        self.path = folder / "todo.db"
+        self._processes: list[Process] = []
+
+    async def start(self) -> Process:
+        process = Process(self.library, self.path)
+        self._processes.append(process)
+        await process.todo.start()
+        return process
+
+    def die(self, process: Process) -> None:
+        """End a process without a word."""
+        process.checkpoint.close()
+        self._processes.remove(process)
+
+    def really_open(self) -> set[StreamName]:
+        """What the log says."""
+        return {
+            info.name
+            for info in self.library.log.streams("user/")
+            if self.library.texts(info.name)[-1:] == ("open",)
+        }
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.checkpoint.close()
+        self.library.close()
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    house = House(tmp_path)
+    yield house
+    house.close()
+
+
+async def test_what_was_open_is_open_after_a_restart_without_reading_all_again(
+    house: House,
+) -> None:
+    first = await house.start()
+    await first.shelf.record(ANA, note("open"))
+    await first.shelf.record(BEN, note("open"))
+    await first.shelf.record(BEN, note("closed"))
+    await first.follow()
+    await first.todo.save()
+    house.die(first)
+    second = await house.start()
+    assert second.open == {ANA}
+    assert second.told == [ANA], "nobody else was looked at"
+    assert not await second.todo._step()
+
+
+async def test_what_came_after_the_checkpoint_is_found(house: House) -> None:
+    first = await house.start()
+    await first.shelf.record(ANA, note("open"))
+    await first.follow()
+    await first.todo.save()
+    await first.shelf.record(ANA, note("closed"))
+    await first.shelf.record(BEN, note("open"))
+    house.die(first)
+    second = await house.start()
+    await second.follow()
+    assert second.open == {BEN}
+
+
+async def test_without_a_checkpoint_everybody_is_looked_at(house: House) -> None:
+    first = await house.start()
+    for stream in BOOKS:
+        await first.shelf.record(stream, note("open"))
+    await first.shelf.record(BOOKS[0], note("closed"))
+    house.die(first)
+    house.path.unlink()
+    second = await house.start()
+    await second.follow()
+    assert second.open == house.really_open() == set(BOOKS[1:])
+
+
+async def test_what_another_process_appends_is_seen(house: House) -> None:
+    process = await house.start()
+    await process.shelf.record(ANA, note("open"))
+    await process.follow()
+    other = house.library.shelf()
+    await other.record(ANA, note("closed"))
+    await other.record(BEN, note("open"))
+    await process.follow()
+    assert process.open == {BEN}
+
+
+async def test_a_stream_that_cannot_be_read_stays_on_the_list_and_holds_up_nobody(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = house.library.shelf()
+    for stream in BOOKS:
+        await writer.record(stream, note("open"))
+    process = await house.start()
+    look = process.shelf.look
+
+    async def sometimes(stream: StreamName) -> object:
+        if stream == BOOKS[3]:
+            raise LogUnavailable  # a bad sector
+        return await look(stream)
+
+    monkeypatch.setattr(process.shelf, "look", sometimes)
+    await process.follow()
+    assert process.open == set(BOOKS)
+    assert BOOKS[3] not in process.told
+    await process.todo.save()
+    house.die(process)
+    again = await house.start()
+    assert again.open == set(BOOKS)
+
+
+async def test_a_checkpoint_in_the_middle_of_a_look_forgets_nobody(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await house.start()
+    for stream in BOOKS:
+        await first.shelf.record(stream, note("open"))
+    await first.follow()
+    await first.todo.save()
+    house.die(first)
+    second = Process(house.library, house.path)
+    look, reached = second.shelf.look, asyncio.Event()
+
+    async def stuck(stream: StreamName) -> object:
+        if stream == sorted(BOOKS)[5]:
+            reached.set()
+            await asyncio.get_running_loop().create_future()
+        return await look(stream)
+
+    monkeypatch.setattr(second.shelf, "look", stuck)
+    starting = asyncio.create_task(second.todo.start())
+    await reached.wait()
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    await second.todo.save()
+    second.checkpoint.close()
+    third = await house.start()
+    await third.follow()
+    assert third.open == set(BOOKS)
+
+
+async def test_a_log_that_was_put_back_is_read_from_its_start(house: House) -> None:
+    first = await house.start()
+    await first.shelf.record(ANA, note("open"))
+    await first.follow()
+    await first.todo.save()
+    house.die(first)
+    house.library.factory.start_epoch()
+    second = await house.start()
+    await second.follow()
+    assert second.open == {ANA}
+    assert second.todo._seen == 1
+
+
+async def test_a_checkpoint_is_written_only_if_something_changed(house: House) -> None:
+    process = await house.start()
+    await process.shelf.record(ANA, note("open"))
+    await process.follow()
+    await process.todo.save()
+    before = process.checkpoint._connection.total_changes
+    await process.todo.save()
+    assert process.checkpoint._connection.total_changes == before
+
+
+async def test_more_than_a_page_is_followed(house: House) -> None:
+    long_life(house.library.log, 11_000)
+    process = await house.start()
+    assert await process.todo._step()
+    assert process.todo._seen < 11_000
+    await process.follow()
+    assert process.todo._seen == 11_000
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_after_any_history_of_restarts_the_list_is_what_the_log_says(
+    house: House, seed: int
+) -> None:
+    rng = random.Random(seed)
+    other = house.library.shelf()
+    process = await house.start()
+    for _ in range(120):
+        match rng.choice(["ours", "ours", "theirs", "step", "save", "die", "lose"]):
+            case "ours":
+                await process.shelf.record(rng.choice(BOOKS), note(rng.choice(["open", "closed"])))
+            case "theirs":
+                await other.record(rng.choice(BOOKS), note(rng.choice(["open", "closed"])))
+            case "step":
+                await process.todo._step()
+            case "save":
+                await process.todo.save()
+            case "die":
+                house.die(process)
+                process = await house.start()
+            case _ if rng.random() < 0.1:
+                house.die(process)
+                house.path.unlink()
+                process = await house.start()
+    await process.follow()
+    assert process.open == house.really_open()
+    assert len(process.todo) == len(process.open)
