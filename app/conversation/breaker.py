@@ -46,7 +46,7 @@ class Breaker:
         if self._until is None:
             return 0.0
         if now < self._until:
-            return self._until - now
+            return min(self._until - now, self._cool_down)  # a sum of floats may exceed its parts
         self._probing = True
         self._until = now + self._cool_down
         return 0.0
