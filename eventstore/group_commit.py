@@ -1,16 +1,20 @@
 """Group commit: many callers, one thread, one transaction, one fsync.
 
 Whatever is waiting when the thread comes round is committed together, and its callers are
-answered together: one wake-up of their event loop a batch. Nobody waits for a batch to fill.
+answered together: one wake-up of their event loop a batch. Nobody waits for a batch to fill, but
+the thread is woken when the event loop has come to the end of its round, not by the first request
+in it: woken at once, it would take the interpreter's lock away from those who are about to submit,
+and commit the first one alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 from eventstore.errors import LogUnavailable, OutcomeUnknown, QueueFull
@@ -40,7 +44,10 @@ class GroupCommit(Generic[Q, R]):
         self._commit = commit
         self._capacity = capacity
         self._max_batch = max_batch
-        self._queue: SimpleQueue[tuple[Q, _Answerable[R]] | None] = SimpleQueue()
+        self._queue: deque[tuple[Q, _Answerable[R]]] = deque()
+        self._wakes: SimpleQueue[None] = SimpleQueue()
+        self._waking: asyncio.AbstractEventLoop | None = None
+        """The loop that will wake the thread at the end of its round."""
         self._lock = threading.Lock()
         self._waiting = 0
         self._closed = False
@@ -57,23 +64,31 @@ class GroupCommit(Generic[Q, R]):
 
         Raises `QueueFull` or `LogUnavailable` (closed) without queueing anything.
         """
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[R] = loop.create_future()
         self._enqueue(request, future)
+        if self._waking is not loop:
+            self._waking = loop
+            loop.call_soon(self._wake)
         return future
 
     def submit_blocking(self, request: Q) -> R:
         """Queue a request from a thread without an event loop and wait for its answer."""
         future: Future[R] = Future()
         self._enqueue(request, future)
+        self._wake()
         return future.result()
 
     def close(self) -> None:
         """Commit what is waiting, answer it, and stop the thread. Idempotent."""
         with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._queue.put(None)
+            self._closed = True
+        self._wake()
         self._thread.join()
+
+    def _wake(self) -> None:
+        self._waking = None
+        self._wakes.put(None)
 
     def _enqueue(self, request: Q, future: _Answerable[R]) -> None:
         with self._lock:
@@ -83,25 +98,22 @@ class GroupCommit(Generic[Q, R]):
             if self._waiting >= self._capacity:
                 raise QueueFull(self._waiting)
             self._waiting += 1
-            self._queue.put((request, future))
+            self._queue.append((request, future))
 
     def _run(self) -> None:
-        open_ = True
-        while open_:
-            first = self._queue.get()
-            batch = [] if first is None else [first]
-            open_ = first is not None
-            while len(batch) < self._max_batch:
-                try:
-                    item = self._queue.get_nowait()
-                except Empty:
-                    break
-                if item is None:
-                    open_ = False
-                else:
-                    batch.append(item)
-            if batch:
+        while True:
+            self._wakes.get()
+            closed = self._closed  # read first: nothing is queued after it
+            while batch := self._take():
                 self._answer(batch)
+                if len(batch) < self._max_batch and not closed:
+                    break  # whoever came meanwhile wakes us at the end of their round
+            if closed:
+                return
+
+    def _take(self) -> list[tuple[Q, _Answerable[R]]]:
+        queue = self._queue
+        return [queue.popleft() for _ in range(min(len(queue), self._max_batch))]
 
     def _answer(self, batch: list[tuple[Q, _Answerable[R]]]) -> None:
         answers: Sequence[R | Exception]
