@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import eventstore.sqlite
+import eventstore.sqlite_appends
 from eventstore.errors import LogUnavailable
 from eventstore.sqlite import SQLiteLog, connect
 from eventstore.types import NewEvent
@@ -48,7 +48,7 @@ def test_only_the_server_s_writer_checkpoints(path: Path, *, server: bool) -> No
 def test_a_commit_over_more_streams_than_are_remembered_forgets_no_version(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eventstore.sqlite, "_STREAM_CACHE", 2)
+    monkeypatch.setattr(eventstore.sqlite_appends, "_STREAM_CACHE", 2)
     log = SQLiteLog(path)
     write(log, *(append(f"user/{n % 5}", n // 5) for n in range(20)))
     write(log, *(append(f"user/{n % 5}", 4 + n // 5) for n in range(20)))
