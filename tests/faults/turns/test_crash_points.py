@@ -17,6 +17,9 @@ ANA, EVA = "15550100001", "15550100002"
 GIVEN_UP = {"after_turn_parked"}
 """Points after which an apology is the answer."""
 
+ADOPTED = {*POINTS[POINTS.index("after_run_submitted") :]} - {"after_run_failed", *GIVEN_UP}
+"""Points at which OpenAI's answer is there, or will be."""
+
 
 async def crash(server: Server, point: str) -> list[Said]:
     """Make the server die at a point, which it must reach; return what it was to answer."""
@@ -61,6 +64,12 @@ async def test_a_crash_at_any_point_loses_nothing_and_answers_nothing_twice(
 ) -> None:
     said = await crash(server, point)
     await is_whole_again(server, point, said)
+    story, account = server.story(), await server.outside.openai_account()
+    if point in ADOPTED:
+        assert len(account.responses) == 2, "what was submitted is adopted, not run again"
+        assert story.count(e.UsageUnknown) == 0
+    if point in ("after_delivery_started", "before_message_sent"):
+        assert (await server.outside.whapi_account()).sent == 2
 
 
 @pytest.mark.parametrize("point", ["before_run_submitted", "after_run_submitted"])

@@ -167,6 +167,12 @@ async def test_a_human_and_the_bots_own_echo_wait_for_no_answer(bot: Bot) -> Non
     assert types(bot) == ["UserRegistered", "HumanMessageSent", "MessageEchoed"]
 
 
+async def test_an_echo_of_what_the_log_knows_already_is_nothing_new(bot: Bot) -> None:
+    await take(bot, message("x1", origin="human"))
+    await take(bot, message("x1", origin="bot"))
+    assert "MessageEchoed" not in types(bot)
+
+
 async def test_typing_counts_only_while_somebody_waits(bot: Bot) -> None:
     await take(bot, PresenceFact(person=ANA, presence="typing"))
     await take(bot, message())

@@ -426,6 +426,20 @@ async def test_a_caller_that_goes_away_takes_nobody_along(
     assert all(state[:1] == ("one",) for state in told), "nobody hears of a state that never was"
 
 
+async def test_what_outlives_its_caller_is_not_missing_from_memory(library: Library) -> None:
+    shelf, store = library.held()
+    gone = asyncio.create_task(shelf.record(ANA, note("one")))
+    await before_the_gate(store)
+    follows = asyncio.create_task(shelf.record(ANA, note("two")))
+    await other_tasks()
+    gone.cancel()
+    await other_tasks()
+    assert (await shelf.look(ANA)).state == (), "read while both were on their way"
+    store.gate.open()
+    assert await follows == ("one", "two")
+    assert (await shelf.look(ANA)).state == ("one", "two")
+
+
 # -- other processes -------------------------------------------------------------------------------
 
 
