@@ -77,6 +77,8 @@ class Bot:
         self.outside = outside
         self.policy = TurnPolicy.of(settings)
         self._tasks: list[asyncio.Task[None]] = []
+        self._looks: set[asyncio.Task[None]] = set()
+        self._closing = False
         self._wire()
 
     def _wire(self) -> None:
@@ -185,6 +187,10 @@ class Bot:
         user = self.users.peek(stream)
         if user is not None:
             self.todo.changed(stream, user.state)
+        elif not self._closing:  # evicted meanwhile: the log knows
+            task = asyncio.ensure_future(self.todo.look(stream))
+            self._looks.add(task)
+            task.add_done_callback(self._looks.discard)
 
     async def start(self) -> None:
         """Say that this node lives, find what is open, and go to work."""
@@ -202,11 +208,13 @@ class Bot:
 
     async def close(self) -> None:
         """Let running turns end, write what waits, and close everything."""
+        self._closing = True
         self.schedule.stop()
         await self.dispatcher.drain(DRAIN_SECONDS)
-        for task in self._tasks:
+        working = (*self._tasks, *self._looks)
+        for task in working:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*working, return_exceptions=True)
         with contextlib.suppress(Exception):
             await self.todo.save()
         await self.users.close()

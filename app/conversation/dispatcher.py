@@ -88,8 +88,10 @@ class Dispatcher:
         self._closing = True
         if self._running:
             await asyncio.wait(self._running.values(), timeout=seconds)
-        for task in list(self._running.values()):
+        late = list(self._running.values())
+        for task in late:
             task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
     def _start_due(self) -> float | None:
         """Start what is due; return the seconds until the next one, None if there is none."""

@@ -193,12 +193,13 @@ class TodoList:
         self._open.update(versions)
         for stream, version in versions.items():
             try:
-                await self._look(stream, version)
+                await self.look(stream, version)
             except EventStoreError as error:
                 name = type(error).__name__
                 _log.error("BD_THREAD_ERROR", operation="todo", stream=stream, error=name)
 
-    async def _look(self, stream: StreamName, version: int = 0) -> None:
+    async def look(self, stream: StreamName, version: int = 0) -> None:
+        """Look at a stream, at `version` or later, and arrange what is to be done."""
         user = self._users.peek(stream)
         if user is not None and user.version < version:
             await self._users.refresh(stream)  # another process has appended

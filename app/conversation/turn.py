@@ -40,6 +40,7 @@ from app.conversation.ports import (
     Answer,
     ModelProvider,
     ProviderError,
+    RateLimited,
     Refused,
     ResponseGone,
     Running,
@@ -442,7 +443,8 @@ class Turns:
         return Apology(f"sorry_{os.urandom(12).hex()}", sealed)
 
     def _judge(self, error: ProviderError) -> None:
-        down = isinstance(error, Unreachable)
+        overloaded = isinstance(error, RateLimited) and error.retry_after is None
+        down = isinstance(error, Unreachable) or overloaded
         self.breaker.record(ok=not down, now=_monotonic())
 
     def _show_typing(self, stream: StreamName, user: User) -> None:
