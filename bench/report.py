@@ -42,29 +42,39 @@ def print_json(rows: Sequence[Row]) -> None:
 
 
 def print_table(rows: Sequence[Row], console: Console) -> None:
-    """The table, its notes, and which targets were missed."""
-    table = Table(title="Hilo, side by side", show_lines=False)
-    for heading in ("what", "data set", "ours", "peer", "ratio", "target", ""):
-        table.add_column(heading, justify="right" if heading in {"ours", "ratio"} else "left")
+    """The table, what its rows mean, and which targets were missed."""
+    table = Table(title="Hilo, side by side")
+    for heading in ("row", "data set", "ours", "peer", "ratio", "target", ""):
+        right = heading in {"ours", "peer", "ratio", "target"}
+        table.add_column(heading, justify="right" if right else "left")
     for row in rows:
         table.add_row(
-            row.what,
+            row.name,
             row.data_set,
-            number(row.ours, row.unit) + _goal(row),
-            f"{number(row.peer, row.unit)} {row.peer_name}".strip(),
+            number(row.ours, row.unit),
+            number(row.peer, row.unit),
             "" if row.ratio is None else f"{row.ratio:.2f} ×",
             target(row),
             _SIGNS[row.ok],
         )
     console.print(table)
-    for row in rows:
-        if row.notes or row.skipped:
-            console.print(f"  {row.name}: {row.skipped or row.notes}", style="dim", markup=False)
+    for name, text in legend(rows).items():
+        console.print(f"  {name}: {text}", style="dim", markup=False)
     spec = ", ".join(f"{name} {value}" for name, value in machine().items())
     console.print(f"  {spec}", style="dim", markup=False)
-    missed = [row.name for row in rows if row.ok is False]
+    missed = dict.fromkeys(row.name for row in rows if row.ok is False)
     if missed:
         console.print(f"targets missed: {', '.join(missed)}", style="bold red", markup=False)
+
+
+def legend(rows: Sequence[Row]) -> dict[str, str]:
+    """What each name stands for, what it is compared with, its goal, and why it was skipped."""
+    texts: dict[str, str] = {}
+    for row in rows:
+        against = f"against {row.peer_name}" if row.peer_name else ""
+        parts = (row.skipped or row.what, against, _goal(row), row.notes)
+        texts[row.name] = "; ".join(part for part in parts if part)
+    return texts
 
 
 def number(value: float | None, unit: str) -> str:
@@ -89,4 +99,4 @@ def _goal(row: Row) -> str:
     if row.goal is None or row.ours is None:
         return ""
     reached = row.ours >= row.goal if row.better == "higher" else row.ours <= row.goal
-    return f" (goal {row.goal:,.0f}{' ✓' if reached else ''})"
+    return f"goal {row.goal:,.0f} {row.unit}{' (reached)' if reached else ''}"

@@ -9,20 +9,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from app.conversation.todo import TodoCheckpoint
+from app.projections import MODELS, Views, models
 from bench.datasets import DataSet
 from bench.measuring import PeerMissing
+from eventstore.sqlite import SQLiteLog
 
 ROOT: Final = Path(__file__).parents[1]
 NODE_PACKAGES: Final = ("fastify@5", "better-sqlite3@12")
 _NOWHERE: Final = "http://127.0.0.1:9"
 _PATIENCE: Final = 60.0
 _NPM_PATIENCE: Final = 600.0
+_CATCH_UP_PATIENCE: Final = 300.0
 
 
 class ServerFailed(Exception):
@@ -67,6 +71,28 @@ def _url_of(process: subprocess.Popen[bytes], address: Path, errors: Path) -> st
             return str(msgspec.json.decode(address.read_bytes())["url"])
         time.sleep(0.02)
     msg = f"hilo serve did not start: {errors.read_text('utf-8', 'replace')[-2000:]}"
+    raise ServerFailed(msg)
+
+
+def wait_until_caught_up(data: DataSet) -> None:
+    """Return when a server has read the whole of a log that it met for the first time.
+
+    Its to-do list looks at every user once and a child builds the read models: work of the first
+    start, that must not be measured as if it were traffic's. Raises `ServerFailed`.
+    """
+    deadline = time.monotonic() + _CATCH_UP_PATIENCE
+    log = SQLiteLog(data.directory / "log.db")
+    views = Views(data.directory / "views.db")
+    todo = TodoCheckpoint(data.directory / "todo.db")
+    with closing(log), closing(views), closing(todo):
+        while time.monotonic() < deadline:
+            head = log.head().position
+            cursor, _ = todo.load()
+            behind = [model.name for model in models(views, log, MODELS) if model.lag]
+            if not behind and head == (0 if cursor is None else cursor.position):
+                return
+            time.sleep(0.2)
+    msg = f"the server had not read the log within {_CATCH_UP_PATIENCE:.0f} s"
     raise ServerFailed(msg)
 
 

@@ -15,7 +15,7 @@ from bench.load import CONNECTIONS, Load, Shots, fire
 from bench.measuring import PeerMissing, Row, compare, interleaved
 from bench.people import working_set
 from bench.plan import Plan
-from bench.servers import fastify, hilo_serve, noop
+from bench.servers import fastify, hilo_serve, noop, wait_until_caught_up
 
 SECONDS: Final = 4.0
 PATH: Final = "/webhooks/whapi"
@@ -109,7 +109,9 @@ def serving(plan: Plan, data: DataSet) -> Iterator[tuple[DataSet, Target]]:
     copy = plan.sets.copy(data)
     with hilo_serve(copy, {}) as url:
         ours = Target(url, data, plan.seconds(SECONDS))
+        wait_until_caught_up(copy)
         ours.warm_up()
+        wait_until_caught_up(copy)
         yield copy, ours
 
 
