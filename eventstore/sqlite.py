@@ -63,6 +63,7 @@ class SQLiteLog(SQLiteAppends):
         except (sqlite3.Error, PersistenceError) as error:
             msg = f"cannot open the log at {path}: {error}"
             raise LogUnavailable(msg) from error
+        self._clock.observe(self.head().recorded_at)
         self._watch_lock = threading.Lock()
 
     def _has_schema(self) -> bool:
@@ -85,7 +86,7 @@ class SQLiteLog(SQLiteAppends):
 
     def now(self) -> Micros:
         """Return the store's time."""
-        return self._clock()
+        return self._clock.now()
 
     def head(self) -> Head:
         """Return where the log ends now."""

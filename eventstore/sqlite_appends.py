@@ -14,6 +14,7 @@ import sqlite3
 import threading
 from collections.abc import Sequence
 
+from eventstore.clock import StoreClock
 from eventstore.errors import (
     AppendRejected,
     Conflict,
@@ -69,7 +70,7 @@ class SQLiteAppends:
     def __init__(self, writer: sqlite3.Connection, clock: Clock) -> None:
         """Take the connection that is used for nothing else."""
         self._writer = writer
-        self._clock = clock
+        self._clock = StoreClock(clock)
         self._write_lock = threading.Lock()
         self._head: Head | None = None
         self._streams: dict[StreamName, tuple[int, int]] = {}
@@ -108,6 +109,7 @@ class SQLiteAppends:
         known = self._head
         if known is None:
             known = self._head = self._refresh_head()
+            self._clock.observe(known.recorded_at)
         plan = self._plan(appends, known, check_keys=check_keys)
         if plan.rows:
             moved = execute(
@@ -125,10 +127,11 @@ class SQLiteAppends:
         for s in snapshots:
             execute(SQL["upsert_snapshot"], (s.stream, s.version, s.epoch, s.shape, s.state))
         for b in beats:
-            now = self._clock()
+            now = self._clock.now()
             execute(SQL["upsert_node"], (b.node, b.incarnation, b.release, b.started_at, now))
         execute("COMMIT")
         self._head = Head(known.epoch, Position(plan.position), Micros(plan.recorded_at))
+        self._clock.observe(self._head.recorded_at)
         if len(self._streams) > _STREAM_CACHE:  # never within a plan: it holds versions to come
             self._streams.clear()
         return plan.answers
@@ -147,7 +150,7 @@ class SQLiteAppends:
                 plan.answers.append(refusal)
                 continue
             stream_id, version = self._stream(append.stream, create=True)
-            recorded_at = max(self._clock(), plan.recorded_at + 1)
+            recorded_at = max(self._clock.now(), plan.recorded_at + 1)
             first = plan.position + 1
             position = plan.position
             append_id = append.append_id

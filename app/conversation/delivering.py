@@ -41,7 +41,7 @@ from app.conversation.ports import (
     SendOutcomeUnknown,
     SendRefused,
 )
-from app.conversation.receiving import message_ref
+from app.conversation.refs import echo_key, message_ref
 from app.conversation.repository import Repository
 from eventstore.errors import DuplicateKey
 from eventstore.sealing import Sealer
@@ -216,7 +216,7 @@ class Delivering:
             delivery = found  # an echo may have come
         for message in listed:
             same = message.text.strip() == text.strip()
-            if same and not await self._in_reader(self._is_known, message.id):
+            if same and not await self._in_reader(self._is_known, message.id, delivery):
                 await self._record_sent(stream, delivery, message.id, adopted="list")
                 return
         await self._not_sent(stream, delivery)
@@ -243,8 +243,14 @@ class Delivering:
         )
         _log.error("DELIVERY_UNCERTAIN", userId=_owner(stream))
 
-    def _is_known(self, message_id: str) -> bool:
-        return self._log.event_by_key(self._ref(message_id)) is not None
+    def _is_known(self, message_id: str, delivery: Delivery) -> bool:
+        """Tell whether a listed message is another one: it has its own event, or an older echo."""
+        if self._log.event_by_key(self._ref(message_id)) is not None:
+            return True
+        messenger = self._messenger
+        key = echo_key(self._fingerprint, messenger.name, messenger.channel, message_id)
+        echo = self._log.event_by_key(key)
+        return echo is not None and echo.recorded_at < delivery.touched_at
 
     def _echoed(self, stream: StreamName, delivery: Delivery, text: str) -> str | None:
         for sign in delivery.signs:

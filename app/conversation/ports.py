@@ -167,7 +167,7 @@ class Messenger(Protocol):
     async def sent_since(self, chat: str, since: int) -> tuple[SentPart, ...]:
         """Return the messages of ours in `chat` since the instant (µs), oldest first.
 
-        It may begin some seconds earlier, since gateways keep whole seconds and another clock,
-        and it holds what a human agent wrote from the bot's number: compare the texts.
+        It may begin much earlier, since the gateway's times are another clock's, and it holds what
+        a human agent wrote from the bot's number: compare the texts, and leave out known ids.
         Raises `SendError` if the gateway cannot say.
         """

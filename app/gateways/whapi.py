@@ -26,9 +26,9 @@ from app.gateways.http import NOT_SENT, http_client, retry_after
 
 T = TypeVar("T")
 
-LIST_SLACK_SECONDS = 2
-"""How much earlier than asked `sent_since` looks: the gateway keeps whole seconds (one is lost by
-rounding) and sets them by its own clock (one more for the difference)."""
+LIST_SLACK_SECONDS = 86_400
+"""How much earlier than asked `sent_since` looks: the gateway's times are its own clock's, and the
+difference may be large. Callers tell old messages by their ids."""
 
 PAGE = 500
 MAX_PAGES = 20

@@ -26,8 +26,9 @@ CREATE UNIQUE INDEX IF NOT EXISTS events_key ON events (key) WHERE key IS NOT NU
 CREATE TRIGGER IF NOT EXISTS events_append_only BEFORE INSERT ON events BEGIN
     SELECT RAISE(ABORT, 'hilo: gap: position must be the last + 1')
      WHERE new.position <> (SELECT coalesce(max(position), 0) + 1 FROM events);
-    SELECT RAISE(ABORT, 'hilo: version taken')
-     WHERE EXISTS (SELECT 1 FROM events WHERE stream_id = new.stream_id AND version = new.version);
+    SELECT RAISE(ABORT, 'hilo: gap: version must be the stream''s last + 1')
+     WHERE new.version <> (SELECT version FROM streams WHERE id = new.stream_id) + 1
+       AND NOT (new.version = 0 AND NOT EXISTS (SELECT 1 FROM events WHERE stream_id = new.stream_id));
     SELECT RAISE(ABORT, 'hilo: key taken')
      WHERE new.key IS NOT NULL AND EXISTS (SELECT 1 FROM events WHERE key = new.key);
 END;
@@ -64,7 +65,8 @@ END;
 CREATE TRIGGER IF NOT EXISTS streams_no_delete BEFORE DELETE ON streams BEGIN
     SELECT RAISE(ABORT, 'hilo: streams stay');
 END;
-CREATE TRIGGER IF NOT EXISTS streams_no_rename BEFORE UPDATE OF id, name ON streams BEGIN
+CREATE TRIGGER IF NOT EXISTS streams_no_rename BEFORE UPDATE ON streams
+WHEN new.id <> old.id OR new.name <> old.name BEGIN
     SELECT RAISE(ABORT, 'hilo: streams keep their names');
 END;
 CREATE TABLE IF NOT EXISTS snapshots (
