@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -137,11 +138,21 @@ def load(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors()
-        )
-        msg = f"cannot use these settings: {problems}. See: hilo config show"
+        problems = "; ".join(_problem(e) for e in error.errors())
+        msg = f"cannot use these settings: {problems}. Once right, hilo config show lists them all"
         raise SettingsError(msg) from None
+
+
+def _problem(error: ErrorDetails) -> str:
+    """Say which setting is wrong, by the name under which it is given, and what it may be."""
+    name = ".".join(str(part) for part in error["loc"])
+    field = Settings.model_fields.get(name)
+    hidden = field is None or field.annotation is SecretStr
+    given = "" if hidden else f"={error['input']!r}"
+    variable = f"HILO_{name.upper()}" if field is not None else name
+    says = error["msg"].removeprefix("Value error, ")
+    says = says[:1].lower() + says[1:]
+    return f"{variable}{given}: {says}"
 
 
 def sources(settings: Settings) -> dict[str, str]:

@@ -63,8 +63,12 @@ def _load(file: Path | None) -> Saved:
 
 
 def _save(file: Path, saved: Saved) -> None:
+    """Write what the simulators know, for this user's eyes only: it is in clear."""
     beside = file.with_name(f"{file.name}.new")
-    beside.write_bytes(msgspec.msgpack.encode(saved))
+    beside.unlink(missing_ok=True)
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as out:
+        out.write(msgspec.msgpack.encode(saved))
     beside.replace(file)
 
 

@@ -76,8 +76,8 @@ def test_every_setting_is_shown_with_where_it_came_from(hilo: Hilo, tmp_path: Pa
     [
         (["no-such-command"], {}, "hilo --help"),
         (["--no-such-option"], {}, "hilo --help"),
-        (["config", "show", "--bot", "Not A Name"], {}, "bot"),
-        (["log", "stats"], {"HILO_PORT": "many"}, "port"),
+        (["config", "show", "--bot", "Not A Name"], {}, "HILO_BOT='Not A Name'"),
+        (["log", "stats"], {"HILO_PORT": "many"}, "HILO_PORT='many'"),
         (["serve", "--port", "70000"], {}, "--port"),
         (["demo", "--users", "0"], {}, "--users"),
         (["bench", "--events", "none"], {}, "--events"),

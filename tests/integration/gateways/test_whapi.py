@@ -160,15 +160,20 @@ def keep(sim: WhapiSimulator, id_: str, second: int, *, from_me: bool = True) ->
     sim.state.keep({"id": id_, "chat_id": CHAT, "from_me": from_me, "timestamp": second, **text})
 
 
-async def test_what_was_sent_since_an_instant_is_found_with_the_slack_of_whole_seconds(
+async def test_what_was_sent_since_an_instant_is_found_by_a_clock_that_is_a_day_off(
     messenger: WhapiMessenger, whapi_sim: WhapiSimulator
 ) -> None:
-    for second in range(90, 110):
+    since = 200_000
+    earliest = since - gateway.LIST_SLACK_SECONDS
+    seconds = (earliest - 1, earliest, since - 600, since, since + 600)
+    for second in seconds:
         keep(whapi_sim, f"m{second}", second)
-    keep(whapi_sim, "theirs", 105, from_me=False)
-    found = await messenger.sent_since(CHAT, 105_900_000)
-    assert [part.id for part in found] == [f"m{second}" for second in range(103, 110)]
-    assert found[0] == SentPart(id="m103", text="texto m103", at=103_000_000)
+    keep(whapi_sim, "theirs", since, from_me=False)
+    found = await messenger.sent_since(CHAT, since * 1_000_000 + 900_000)
+    assert [part.id for part in found] == [f"m{second}" for second in seconds[1:]]
+    assert found[0] == SentPart(
+        id=f"m{earliest}", text=f"texto m{earliest}", at=earliest * 1_000_000
+    )
 
 
 async def test_messages_of_one_second_are_found_in_the_order_they_were_sent(
