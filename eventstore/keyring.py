@@ -64,6 +64,8 @@ def _months(day: int) -> int:
 class Keyring:
     """Identities and data keys of one bot. Every method may be called on any thread.
 
+    What asks the store raises `LogUnavailable` while `keys.db` is locked, full or unreadable.
+
     A key, and the identity that leads to its owner, is durable before the method that made it
     returns, so it is durable before the first event it seals.
     """

@@ -11,11 +11,11 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from eventstore import sql
 from eventstore.durable import sync_directory
-from eventstore.errors import KeyringError
+from eventstore.errors import KeyringError, LogUnavailable
 from eventstore.types import Micros
 
 _SCHEMA_VERSION: Final = 1
@@ -23,8 +23,25 @@ _BUSY_SECONDS: Final = 10.0
 _OWNER_ONLY: Final = 0o600
 
 
+@contextmanager
+def _usable() -> Iterator[None]:
+    """Say of whatever SQLite cannot do now (locked, full, unreadable) that the log cannot go on.
+
+    A text that cannot be sealed cannot be recorded: for whoever waits, keys and log are one.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        msg = f"keys.db cannot be used now: {error}"
+        raise LogUnavailable(msg) from error
+
+
 class KeyStore(Protocol):
-    """Rows of identities, wrapped keys and wrapped secrets. Used by one thread at a time."""
+    """Rows of identities, wrapped keys and wrapped secrets. Used by one thread at a time.
+
+    Everything raises `LogUnavailable` while the store can be neither read nor written: nothing
+    may be acknowledged then that would need a key.
+    """
 
     def transaction(self) -> AbstractContextManager[None]:
         """Keep every other writer out; what was written is durable on leaving, or undone."""
@@ -70,15 +87,20 @@ class SqliteKeyStore:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open or create the file (mode 0600). Raises `KeyringError` if a newer release made it."""
+        """Open or create the file (mode 0600).
+
+        Raises `KeyringError` if a newer release made it, `LogUnavailable` if it cannot be used.
+        """
         self._sql = sql.load("keyring.sql")
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(
-            path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
+        with _usable():
+            self._connection = sqlite3.connect(
+                path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
         try:
-            self._prepare()
+            with _usable():
+                self._prepare()
         except BaseException:
             self._connection.close()
             raise
@@ -116,54 +138,59 @@ class SqliteKeyStore:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Take the write lock before the first read, so that what was read still holds."""
-        self._connection.execute("BEGIN IMMEDIATE")
+        self._ask("BEGIN IMMEDIATE")
         try:
             yield
-            self._connection.execute("COMMIT")
+            self._ask("COMMIT")
         except BaseException:
             if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+                self._ask("ROLLBACK")
             raise
+
+    def _ask(self, statement: str, values: tuple[bytes | str | int, ...] = ()) -> list[Any]:
+        """Run one statement; return its rows."""
+        with _usable():
+            return self._connection.execute(statement, values).fetchall()
 
     def secrets(self) -> dict[str, bytes]:
         """Return the wrapped secrets by name."""
-        return dict(self._connection.execute(self._sql["select_secrets"]).fetchall())
+        return dict(self._ask(self._sql["select_secrets"]))
 
     def put_secret(self, name: str, wrapped: bytes) -> None:
         """Add a secret."""
-        self._connection.execute(self._sql["insert_secret"], (name, wrapped))
+        self._ask(self._sql["insert_secret"], (name, wrapped))
 
     def holds_people(self) -> bool:
         """Tell whether there is any identity or key."""
-        (found,) = self._connection.execute(self._sql["select_holds_people"]).fetchone()
+        ((found,),) = self._ask(self._sql["select_holds_people"])
         return bool(found)
 
     def pseudonym(self, handle_hmac: bytes) -> str | None:
         """Return whom a handle leads to."""
-        rows = self._connection.execute(self._sql["select_pseudonym"], (handle_hmac,)).fetchall()
+        rows = self._ask(self._sql["select_pseudonym"], (handle_hmac,))
         return str(rows[0][0]) if rows else None
 
     def boxes(self, pseudonym: str) -> list[tuple[bytes, bytes]]:
         """Return a person's handles as (hmac, box)."""
-        return self._connection.execute(self._sql["select_boxes"], (pseudonym,)).fetchall()
+        return self._ask(self._sql["select_boxes"], (pseudonym,))
 
     def put_identity(self, handle_hmac: bytes, pseudonym: str, box: bytes) -> None:
         """Add an identity, or replace whom it leads to."""
-        self._connection.execute(self._sql["upsert_identity"], (handle_hmac, pseudonym, box))
+        self._ask(self._sql["upsert_identity"], (handle_hmac, pseudonym, box))
 
     def key(self, owner: str, generation: int) -> bytes | None:
         """Return a wrapped key."""
-        rows = self._connection.execute(self._sql["select_key"], (owner, generation)).fetchall()
+        rows = self._ask(self._sql["select_key"], (owner, generation))
         return bytes(rows[0][0]) if rows else None
 
     def put_key(self, owner: str, generation: int, wrapped: bytes, created_at: Micros) -> None:
         """Add a wrapped key."""
-        self._connection.execute(self._sql["insert_key"], (owner, generation, wrapped, created_at))
+        self._ask(self._sql["insert_key"], (owner, generation, wrapped, created_at))
 
     def erase(self, owner: str) -> None:
         """Delete an owner's keys and identities."""
-        self._connection.execute(self._sql["delete_keys"], (owner,))
-        self._connection.execute(self._sql["delete_identities"], (owner,))
+        self._ask(self._sql["delete_keys"], (owner,))
+        self._ask(self._sql["delete_identities"], (owner,))
 
     def wipe(self) -> None:
         """Rebuild the file and empty the WAL. Raises `KeyringError` if a reader is in the way.
@@ -171,8 +198,8 @@ class SqliteKeyStore:
         `secure_delete` zeroes deleted cells, but not the copies that a page keeps after its cells
         were moved to a sibling; VACUUM writes every page anew.
         """
-        self._connection.execute("VACUUM")
-        (busy, _, _) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self._ask("VACUUM")
+        ((busy, _, _),) = self._ask("PRAGMA wal_checkpoint(TRUNCATE)")
         if busy:
             msg = f"{self._path} is being read: what was erased is still in its WAL; try again"
             raise KeyringError(msg)

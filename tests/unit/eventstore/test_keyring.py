@@ -17,7 +17,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventstore.errors import Forgotten, KeyEncryptionKeyError, KeyMissing, KeyringError
+from eventstore.errors import (
+    Forgotten,
+    KeyEncryptionKeyError,
+    KeyMissing,
+    KeyringError,
+    LogUnavailable,
+)
 from eventstore.keyring import (
     BOT,
     Handle,
@@ -288,7 +294,7 @@ def test_a_key_that_merely_fell_out_of_memory_does_not_wait_for_a_writer(
         assert not keyring.has_current_key(owner)
         assert keyring.current_key(owner)[0] == keyring.generation()
         assert keyring.has_current_key(owner)
-    with pytest.raises(sqlite3.OperationalError, match="locked"):
+    with pytest.raises(LogUnavailable, match="locked"):
         keyring.current_key(BOT)  # there is no such key yet: it has to be written
     writer.close()
     assert keyring.current_key(BOT)[0] == keyring.generation(BOT)

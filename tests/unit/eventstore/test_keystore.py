@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from eventstore.errors import KeyringError
+from eventstore.errors import KeyringError, LogUnavailable
 from eventstore.keystore import SqliteKeyStore
 from eventstore.types import Micros
 
@@ -78,3 +78,32 @@ def test_erased_rows_are_not_reported_as_wiped_while_somebody_still_reads_them(
     store.wipe()
     for file in tmp_path.glob("keys.db*"):
         assert b"a data key, wrapped" not in file.read_bytes()
+
+
+def test_while_another_process_writes_the_keys_nothing_is_written_and_all_is_read(
+    tmp_path: Path, store: SqliteKeyStore
+) -> None:
+    store._connection.execute("PRAGMA busy_timeout = 0")
+    writer = sqlite3.connect(tmp_path / "keys.db", isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    with pytest.raises(LogUnavailable, match="locked"), store.transaction():
+        pytest.fail("the lock was not taken")
+    with pytest.raises(LogUnavailable, match="locked"):
+        store.put_key("person", 1, b"wrapped", Micros(0))
+    assert store.key("person", 1) is None
+    writer.close()
+    store.put_key("person", 1, b"wrapped", Micros(0))
+
+
+def test_a_full_disk_and_a_file_that_is_no_database_are_unavailable(
+    tmp_path: Path, store: SqliteKeyStore
+) -> None:
+    ((pages,),) = store._ask("PRAGMA page_count")
+    store._connection.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(LogUnavailable, match="full"), store.transaction():
+        store.put_key("person", 1, bytes(100_000), Micros(0))
+    assert not store.holds_people()
+    garbage = tmp_path / "garbage.db"
+    garbage.write_bytes(b"no database" * 1000)
+    with pytest.raises(LogUnavailable, match="not a database"):
+        SqliteKeyStore(garbage)
