@@ -9,7 +9,8 @@ FastAPI they are answered three times as fast as behind it (`design/performance.
 
 200 `{"received": n}` means that all n facts are durable. Anything else is a problem document, and
 the gateway delivers again: 400 not a JSON object, 401 wrong secret, 404 unknown channel, 405, 413
-over `max_body`, 500 unexpected, 503 (with Retry-After) while the log cannot be written.
+over `max_body` or over 2,000 items, 500 unexpected, 503 (with Retry-After) while the log or the
+keys cannot be written.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.problem import UNEXPECTED, Problem, send_problem, where
-from app.api.whapi import UnreadableDelivery, read
+from app.api.whapi import TooManyItems, UnreadableDelivery, read
 from app.conversation.facts import Delivery
 from eventstore.errors import LogUnavailable, OutcomeUnknown, QueueFull
 
@@ -264,6 +265,13 @@ def _named(path: str) -> tuple[str | None, str | None]:
 
 
 def _unreadable(error: UnreadableDelivery) -> Problem:
+    if isinstance(error, TooManyItems):
+        return Problem(
+            type="/problems/too-many-items",
+            title="The webhook holds too many items",
+            status=413,
+            detail=str(error),
+        )
     return Problem(
         type="/problems/unreadable-webhook",
         title="The body is not a webhook envelope",

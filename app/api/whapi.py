@@ -1,11 +1,12 @@
 """One webhook body of Whapi → the facts that it states. Pure: no clock, no I/O, no state.
 
-An item that cannot be read becomes a `RejectedFact` and its neighbours are kept; what is of no
-known kind becomes an `OtherFact`, as it came. Only a body that is no JSON object is refused:
+An item that cannot be read becomes a `RejectedFact` and its neighbours are kept; a collection
+that no bot reads becomes one `OtherFact`, as it came. Only this is refused:
 
     UnreadableDelivery
-    ├── NotJson          the body is not JSON, or is nested too deeply
-    └── NotAnEnvelope    the body is JSON, but not an object
+    ├── NotJson          the body is not JSON, not even mended (see `mending`)
+    ├── NotAnEnvelope    the body is JSON, but not an object
+    └── TooManyItems     the body holds more than `MAX_ITEMS`
 
 Shapes: `WebhookPayload` of the vendor's OpenAPI 1.8.7. Messages are read in `whapi_messages`.
 """
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 from msgspec import Raw
 
+from app.api.mending import with_whole_characters, without_depths
 from app.api.whapi_messages import (
     UNREADABLE,
     Tolerant,
@@ -44,12 +46,29 @@ class UnreadableDelivery(Exception):
 
 
 class NotJson(UnreadableDelivery):
-    """The body is not JSON, or nested too deeply to be read."""
+    """The body is not JSON."""
 
 
 class NotAnEnvelope(UnreadableDelivery):
     """The body is JSON, but not an object."""
 
+
+class TooManyItems(UnreadableDelivery):
+    """The body holds more items than one webhook may."""
+
+
+MAX_ITEMS = 2_000
+"""Items of one body; a collection that no bot reads counts as one.
+
+Whapi sends one item a webhook as a rule, and a few dozen after it was offline. The most that
+belongs together are the statuses of one message in a group: one for each of at most 1,024 members.
+And 1 MiB holds no more than 2,000 messages, which take about 600 bytes each."""
+
+MAX_REJECTED = 50
+"""Items of one body that are rejected one by one; what is beyond is summed up."""
+
+MAX_REJECTED_BYTES = 256 * 1024
+"""Of what is summed up, this much is kept."""
 
 _ABSENT = Raw()
 """Decodes as nothing, like null and like garbage."""
@@ -117,35 +136,67 @@ def read(body: bytes, *, event: str | None = None, method: str | None = None) ->
     `event` and `method` come from the URL (mode `path`) or, the latter, from the HTTP verb (mode
     `method`); they count where the envelope does not say (mode `body`). An envelope without a
     `channel_id` gives channel "". A message is given once, however many items show it.
-    Raises `NotJson` or `NotAnEnvelope`.
+    Raises `NotJson`, `NotAnEnvelope` or `TooManyItems`.
     """
-    try:
-        envelope = _ENVELOPE.decode(body)
-    except msgspec.ValidationError:
-        msg = "the body is not a JSON object: send the webhook envelope as Whapi does"
-        raise NotAnEnvelope(msg) from None
-    except UNREADABLE:
-        msg = "the body is not JSON, or is cut short, or nested too deeply"
-        raise NotJson(msg) from None
+    envelope, cut = _envelope(body)
     channel = _string(envelope.pop("channel_id", None))
     said = _event_of(envelope.pop("event", None))
     verb = word(said.event or said.method or method).lower() or "post"
     topic = word(said.type or event).lower()
-    facts: list[Fact] = []
+    facts: list[Fact] = [RejectedFact(reason="nested too deeply", raw=part) for part in cut]
     rest: dict[str, Raw] = {}
+    items = 0
     for name, value in envelope.items():
-        try:
-            items = _ITEMS.decode(value)
-        except UNREADABLE:
+        kind = f"{topic or word(name).partition('_')[0].lower() or 'unknown'}.{verb}"
+        collection = _list(value)
+        if collection is None:
             _read_single(name, value, rest, facts)
-        else:
-            kind = f"{topic or word(name).partition('_')[0].lower() or 'unknown'}.{verb}"
-            _read_items(name, items, kind, facts)
+        elif name in _READERS or name == "messages_removed":
+            items += len(collection)
+            _check_number(items)
+            _read_items(name, collection, kind, facts)
+        elif collection:
+            items += 1
+            _check_number(items)
+            facts.append(OtherFact(kind=kind, raw=bytes(value)))
     if rest or not envelope:
         # Channel health, QR code, user: one fact for all that is no list, as it came.
         raw = msgspec.json.encode(rest) if envelope else body
         facts.append(OtherFact(kind=f"{topic or 'unknown'}.{verb}", raw=raw))
-    return Delivery("whapi", channel, tuple(facts if len(facts) < 2 else _once(facts)))  # noqa: PLR2004
+    if len(facts) > 1:
+        facts = _summed_up(_once(facts))
+    return Delivery("whapi", channel, tuple(facts))
+
+
+def _envelope(body: bytes) -> tuple[dict[str, Raw], list[bytes]]:
+    """Return the body's fields, and what had to be cut out of it to read them."""
+    try:
+        try:
+            return _ENVELOPE.decode(body), []
+        except msgspec.ValidationError:
+            raise
+        except UNREADABLE:
+            mended, cut = without_depths(with_whole_characters(body))
+            return _ENVELOPE.decode(mended), cut
+    except msgspec.ValidationError:
+        msg = "the body is not a JSON object: send the webhook envelope as Whapi does"
+        raise NotAnEnvelope(msg) from None
+    except UNREADABLE:
+        msg = "the body is not JSON, or is cut short"
+        raise NotJson(msg) from None
+
+
+def _list(value: Raw) -> list[Raw] | None:
+    try:
+        return _ITEMS.decode(value)
+    except UNREADABLE:
+        return None
+
+
+def _check_number(items: int) -> None:
+    if items > MAX_ITEMS:
+        msg = f"the body holds more than {MAX_ITEMS} items: send fewer in one webhook"
+        raise TooManyItems(msg)
 
 
 def _string(raw: Raw | None) -> str:
@@ -160,6 +211,25 @@ def _event_of(raw: Raw | None) -> _Event:
         return _Event() if raw is None else _EVENT.decode(raw)
     except UNREADABLE:
         return _Event()
+
+
+def _summed_up(facts: Iterable[Fact]) -> list[Fact]:
+    """Leave `MAX_REJECTED` items rejected one by one, and make one of all further ones."""
+    kept: list[Fact] = []
+    further: list[bytes] = []
+    rejected = 0
+    for fact in facts:
+        if isinstance(fact, RejectedFact):
+            rejected += 1
+            if rejected > MAX_REJECTED:
+                further.append(fact.raw)
+                continue
+        kept.append(fact)
+    if further:
+        raw = b"[%b]" % b",".join(further)
+        reason = f"{len(further)} more items, {len(raw)} bytes"
+        kept.append(RejectedFact(reason=reason, raw=raw[:MAX_REJECTED_BYTES]))
+    return kept
 
 
 def _once(facts: Iterable[Fact]) -> Iterable[Fact]:
@@ -181,11 +251,13 @@ def _read_items(name: str, items: list[Raw], kind: str, facts: list[Fact]) -> No
     if name == "messages_removed":
         _read_removed(items, facts)
         return
-    reader = _READERS.get(name, _other)
+    reader = _READERS[name]
     for item in items:
         try:
             facts.extend(reader(item, kind))
-        except UNREADABLE as error:
+        except MemoryError:
+            raise  # says nothing of the item
+        except Exception as error:  # noqa: BLE001 - reading is pure: it would fail each time again
             facts.append(RejectedFact(reason=_reason(name, error), raw=bytes(item)))
 
 
@@ -207,7 +279,9 @@ def _reason(name: str, error: Exception) -> str:
         return f"{name}: not UTF-8"
     if isinstance(error, RecursionError):
         return f"{name}: nested too deeply"
-    return f"{name if name in _READERS else 'item'}: {error}"
+    if isinstance(error, UNREADABLE):
+        return f"{name}: {error}"
+    return f"{name}: {type(error).__name__}"  # a bug of ours, whose text may quote anything
 
 
 def _messages(item: Raw, kind: str) -> tuple[Fact, ...]:
@@ -261,10 +335,6 @@ def _calls(item: Raw, kind: str) -> tuple[Fact, ...]:
     call = _CALL.decode(item)
     identifier = f"{call.id}:{word(call.status)}" if call.id else ""
     return (OtherFact(kind=kind, raw=bytes(item), id=identifier),)
-
-
-def _other(item: Raw, kind: str) -> tuple[Fact, ...]:
-    return (OtherFact(kind=kind, raw=bytes(item)),)
 
 
 # --- Updates: what differs between before and after -----------------------------------------------
@@ -363,20 +433,12 @@ def _id_of(raw: Raw) -> str:
     return fact.id if isinstance(fact, MessageFact) else ""
 
 
+# What is not here (chats, contacts, groups, labels, …) is kept whole: no bot reads it.
 _READERS: dict[str, Callable[[Raw, str], tuple[Fact, ...]]] = {
     "messages": _messages,
     "messages_updates": _message_updates,
     "statuses": _statuses,
     "presences": _presences,
     "calls": _calls,
-    "chats": _other,
     "chats_updates": _chat_updates,
-    "chats_removed": _other,
-    "contacts": _other,
-    "contacts_updates": _other,
-    "groups": _other,
-    "groups_participants": _other,
-    "groups_updates": _other,
-    "labels": _other,
-    "labels_removed": _other,
 }

@@ -132,7 +132,7 @@ async def test_all_delivery_modes_are_served(method: str, path: str) -> None:
 async def test_the_verb_is_the_method_where_nothing_else_says(method: str) -> None:
     door = Door()
     await door.ask(b'{"labels":[1],"channel_id":"%b"}' % CHANNEL.encode(), method=method)
-    assert door.deliveries[0].facts == (OtherFact(kind=f"labels.{method.lower()}", raw=b"1"),)
+    assert door.deliveries[0].facts == (OtherFact(kind=f"labels.{method.lower()}", raw=b"[1]"),)
 
 
 async def test_everything_else_goes_to_the_application() -> None:
@@ -148,6 +148,14 @@ async def test_everything_else_goes_to_the_application() -> None:
 
 
 # --- Refused --------------------------------------------------------------------------------------
+
+
+async def test_a_body_of_too_many_items_is_refused() -> None:
+    door = Door()
+    ingress = WebhookIngress(door.ingress, take_for=lambda _: None, secret=SECRET)
+    removed = body(messages_removed=[str(number) for number in range(2_001)])
+    answer = await ask(ingress, removed, headers=GOOD)
+    assert is_problem(answer, 413, "too_many_items")
 
 
 @pytest.mark.parametrize(

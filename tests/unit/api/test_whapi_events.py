@@ -5,7 +5,17 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from app.api.whapi import NotAnEnvelope, NotJson, read
+from app.api import whapi
+from app.api.mending import DEEPEST, with_whole_characters
+from app.api.whapi import (
+    MAX_ITEMS,
+    MAX_REJECTED,
+    MAX_REJECTED_BYTES,
+    NotAnEnvelope,
+    NotJson,
+    TooManyItems,
+    read,
+)
 from app.conversation.facts import (
     DeleteFact,
     EditFact,
@@ -205,7 +215,7 @@ def test_kinds_that_belong_to_nobody_are_kept_as_they_came(
     topic: str, verb: str, collection: str, item: object
 ) -> None:
     facts = facts_of(topic, verb, **{collection: [item, item]})
-    assert facts == [OtherFact(kind=f"{topic}.{verb}", raw=msgspec.json.encode(item))] * 2
+    assert facts == [OtherFact(kind=f"{topic}.{verb}", raw=msgspec.json.encode([item, item]))]
 
 
 @pytest.mark.parametrize(
@@ -291,9 +301,101 @@ def test_what_is_not_json_is_refused(raw: bytes) -> None:
         read(raw)
 
 
-def test_a_body_nested_beyond_reading_is_refused() -> None:
+def test_a_body_nested_beyond_reading_and_cut_short_is_refused() -> None:
     with pytest.raises(NotJson):
         read(b'{"messages":' + b"[" * 200_000)
+    with pytest.raises(NotJson):
+        read(b'{"messages":' + b'"' + b'\\"' * 400_000)
+
+
+# --- Mended ---------------------------------------------------------------------------------------
+
+
+def test_half_an_emoji_harms_neither_its_message_nor_the_neighbours() -> None:
+    good, bad = (msgspec.json.encode(text(words, id=words)) for words in ("good", "bad"))
+    bad = bad.replace(b'"body":"bad"', rb'"body":"oops \ud83d, \ud83d\ude00, \\ud83d"')
+    delivery = read(b'{"messages":[%b,%b],"channel_id":"X"}' % (bad, good))
+    assert said(delivery) == ["oops \ufffd, \U0001f600, \\ud83d", "good"]
+
+
+@pytest.mark.parametrize(
+    ("escaped", "mended"),
+    [
+        (rb"\ud83d", rb"\ufffd"),
+        (rb"\uDE00\uD83D", rb"\ufffd\ufffd"),
+        (rb"\ud83d\ud83d\ude00", rb"\ufffd\ud83d\ude00"),
+        (rb"\ud83d\ude00\ude00", rb"\ud83d\ude00\ufffd"),
+        (rb"\\\ud83d", rb"\\\ufffd"),
+        (rb"\\ud83d", rb"\\ud83d"),
+        (rb"\\\\ud83d", rb"\\\\ud83d"),
+        (rb"\ud7ff\ue000\n\"", rb"\ud7ff\ue000\n\""),
+    ],
+)
+def test_only_lone_surrogates_are_replaced(escaped: bytes, mended: bytes) -> None:
+    assert with_whole_characters(escaped) == mended
+    msgspec.json.decode(b'"%b"' % mended)
+
+
+@pytest.mark.parametrize("depth", [DEEPEST + 5, 900, 100_000])
+def test_an_item_nested_too_deeply_harms_no_neighbour_and_is_not_lost(depth: int) -> None:
+    deep = b'{"]":' * depth + b"1" + b"}" * depth
+    good = msgspec.json.encode(text("good"))
+    facts = read(b'{"messages":[%b,%b],"statuses":[%b]}' % (deep, good, deep)).facts
+    assert [fact.text for fact in facts if isinstance(fact, MessageFact)] == ["good"]
+    rejected = [fact for fact in facts if isinstance(fact, RejectedFact)]
+    assert len(rejected) == len(facts) - 1
+    assert sum(fact.raw.count(b'{"]":') for fact in rejected) >= 2 * depth
+
+
+# --- Bounded --------------------------------------------------------------------------------------
+
+
+def test_a_collection_that_nobody_reads_is_one_fact_however_long() -> None:
+    zeros = b"[" + b",".join([b"0"] * 400_000) + b"]"
+    assert read(b'{"x":%b}' % zeros).facts == (OtherFact(kind="x.post", raw=zeros),)
+
+
+@pytest.mark.parametrize(
+    "collections",
+    [
+        {"statuses": [STATUS] * (MAX_ITEMS + 1)},
+        {"messages_removed": ["a-gA"] * (MAX_ITEMS + 1)},
+        {"messages": [0] * MAX_ITEMS, "calls": [0]},
+        {f"x{number}": [0] for number in range(MAX_ITEMS + 1)},
+    ],
+)
+def test_more_items_than_one_webhook_may_hold_are_refused(collections: Json) -> None:
+    with pytest.raises(TooManyItems, match="2000 items"):
+        read(msgspec.json.encode(collections))
+
+
+def test_as_many_items_as_one_webhook_may_hold_are_read() -> None:
+    assert len(facts_of(statuses=[STATUS] * MAX_ITEMS)) == MAX_ITEMS
+
+
+def test_rejected_items_beyond_some_are_summed_up_and_their_neighbours_kept() -> None:
+    items = [*range(MAX_ITEMS // 2), text("good"), *["x" * 700] * (MAX_ITEMS // 2 - 1)]
+    facts = facts_of(messages=items)
+    assert len(facts) == MAX_REJECTED + 2
+    assert isinstance(facts[-2], MessageFact)
+    rest = facts[-1]
+    assert isinstance(rest, RejectedFact)
+    assert rest.reason.startswith("1949 more items")
+    assert rest.raw.startswith(b"[50,51,")
+    assert len(rest.raw) == MAX_REJECTED_BYTES
+
+
+def test_a_bug_in_reading_one_item_rejects_it_and_quotes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def bug(raw: msgspec.Raw, **_: str) -> MessageFact:
+        raise AttributeError(bytes(raw))
+
+    monkeypatch.setattr(whapi, "read_message", bug)
+    rejected, status = facts_of(messages=[text("secret")], statuses=[STATUS])
+    assert isinstance(rejected, RejectedFact)
+    assert rejected.reason == "messages: AttributeError"
+    assert isinstance(status, StatusFact)
 
 
 @pytest.mark.parametrize("raw", [b"[]", b"null", b"7", b'"x"', b"true"])
