@@ -128,12 +128,14 @@ class Gateway(Aggregate[GatewayState]):
     def record_other(
         self, *, kind: str, body: Sealed[bytes], key: IdempotencyKey | None = None
     ) -> Done:
-        """Keep an item as it came; `key` where the gateway gave it an id."""
+        """Keep an item as it came, once for each `key`."""
         return self._record(e.OtherRecorded(kind=kind, body=body), _NO_TIME, key)
 
-    def reject_item(self, *, reason: str, body: Sealed[bytes]) -> Done:
-        """Keep an item that cannot be read. `reason` holds no personal data."""
-        return self._record(e.ItemRejected(reason=reason, body=body), _NO_TIME)
+    def reject_item(
+        self, *, reason: str, body: Sealed[bytes], key: IdempotencyKey | None = None
+    ) -> Done:
+        """Keep an item that cannot be read, once for each `key`. `reason`: no personal data."""
+        return self._record(e.ItemRejected(reason=reason, body=body), _NO_TIME, key)
 
     def remember_early_delete(self, ref: bytes) -> Outcome:
         """Remember that a message, not here yet, was taken back."""

@@ -1,17 +1,19 @@
 """Facts in, events out: what a webhook says is sealed, decided and durable before it is answered.
 
 A fact seen before appends nothing: its idempotency key is in the log, across processes, restarts
-and restores. One fact that cannot be recorded becomes `WebhookItemRejected` and its neighbours are
-kept; only a log that cannot be written makes the whole delivery fail, to be delivered again.
+and restores. One fact that can never be recorded (`HOPELESS`) becomes `WebhookItemRejected` and its
+neighbours are kept; whatever else goes wrong makes the whole delivery fail, to be delivered again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Executor
+from itertools import islice
 
 import msgspec
 import structlog
@@ -34,7 +36,7 @@ from app.conversation.facts import (
     StatusFact,
 )
 from app.conversation.repository import Repository
-from eventstore.errors import DuplicateKey, LogUnavailable, OutcomeUnknown
+from eventstore.errors import AppendRejected, DuplicateKey, LogUnavailable, OutcomeUnknown
 from eventstore.group_commit import GroupCommit
 from eventstore.keyring import Handle, Keyring
 from eventstore.sealing import Sealer
@@ -46,6 +48,34 @@ _encode_json = msgspec.json.Encoder().encode
 
 BOT = "bot"
 TYPING = frozenset({"typing", "recording"})
+
+AT_ONCE = 100
+"""Facts of one body that are recorded together. Other webhooks get in between."""
+
+FEW = 10
+"""Facts of one body that are just appended: the log says which of them it has already.
+
+Among more, on one stream, each that is refused would have those after it decided again, so the
+log is asked before."""
+
+MAX_REJECTED_BYTES = 1024 * 1024
+"""Of an item that is rejected, this much is kept: it may be rejected for its size."""
+
+HOPELESS = (
+    ValueError,  # with it UnicodeError and msgspec's errors: a text that cannot be encoded
+    TypeError,
+    LookupError,
+    ArithmeticError,  # a time or a size out of range
+    RecursionError,
+    AppendRejected,  # too large for the log, today and tomorrow
+)
+"""What an item itself may raise, the same each time it comes: it is rejected.
+
+Anything else says nothing of the item. A file that is locked or full, a key that is missing until
+its backup is restored, a thread that is gone: acknowledging would lose the message for ever, and
+delivering it again costs a request. So would a bug of another type; it is tried again for as long
+as the gateway does, and each time logged.
+"""
 
 
 def user_stream(pseudonym: str) -> StreamName:
@@ -133,45 +163,47 @@ class Receiver:
         """
         facts = delivery.facts
         if len(facts) == 1:
-            await self._take_one(delivery, facts[0])
+            await self._take_one(delivery, 0, facts[0])
             return
-        results = await asyncio.gather(
-            *(self._take_one(delivery, fact) for fact in facts), return_exceptions=True
+        await _some_at_once(
+            self._take_one(delivery, index, fact) for index, fact in enumerate(facts)
         )
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
 
-    async def _take_one(self, delivery: Delivery, fact: Fact) -> None:
+    async def _take_one(self, delivery: Delivery, index: int, fact: Fact) -> None:
+        kind = type(fact).__name__
         try:
-            await self._take(delivery, fact)
+            try:
+                await self._take(delivery, index, fact)
+            except HOPELESS as error:  # one bad item must not hold up its neighbours
+                _log.exception("WEBHOOK_ITEM_REJECTED", kind=kind)
+                await self._reject(
+                    delivery, index, f"{kind}: {type(error).__name__}", _encode_json(fact)
+                )
         except DuplicateKey:
             self.counts["duplicate"] += 1
         except (LogUnavailable, OutcomeUnknown):
             raise
-        except Exception as error:  # noqa: BLE001 - one bad item must not hold up its neighbours
-            self.counts["rejected"] += 1
-            _log.exception("WEBHOOK_ITEM_REJECTED", kind=type(fact).__name__)
-            reason = f"{type(fact).__name__}: {type(error).__name__}"
-            await self._reject(reason, _encode_json(fact))
+        except Exception as error:
+            _log.exception("WEBHOOK_ITEM_FAILED", kind=kind, error=type(error).__name__)
+            msg = f"{kind} cannot be recorded now: {type(error).__name__}"
+            raise LogUnavailable(msg) from error
 
-    async def _take(self, delivery: Delivery, fact: Fact) -> None:
+    async def _take(self, delivery: Delivery, index: int, fact: Fact) -> None:
         match fact:
             case MessageFact():
                 await self._take_message(delivery, fact)
             case PresenceFact():
                 await self._take_presence(fact)
             case StatusFact():
-                await self._take_status(delivery, fact)
+                await self._take_status(delivery, index, fact)
             case EditFact():
                 await self._take_edit(delivery, fact)
             case DeleteFact():
                 await self._take_delete(delivery, fact)
             case OtherFact():
-                await self._take_other(delivery, fact)
+                await self._take_other(delivery, index, fact)
             case RejectedFact():
-                self.counts["rejected"] += 1
-                await self._reject(fact.reason, fact.raw)
+                await self._reject(delivery, index, fact.reason, fact.raw)
 
     # -- messages --------------------------------------------------------------------------------
 
@@ -200,6 +232,7 @@ class Receiver:
                 user.echo_observed(ref, content, key=echo_key, at=at, now=now)
 
         try:
+            await self._ask_first(delivery, ref)
             if fact.origin == "bot":
                 echo_key = self._fingerprint("echo", delivery.gateway, self._channel, fact.id)
                 await self._users.record(stream, record, absent=(ref,))
@@ -246,21 +279,25 @@ class Receiver:
         self.counts["edit"] += 1
 
     async def _take_delete(self, delivery: Delivery, fact: DeleteFact) -> None:
-        for message_id in fact.ids:
-            ref = self._ref(delivery, message_id)
-            stream = await self._find(ref)
-            try:
+        await _some_at_once(
+            self._take_delete_of(delivery, self._ref(delivery, message_id))
+            for message_id in dict.fromkeys(fact.ids)
+        )
+
+    async def _take_delete_of(self, delivery: Delivery, ref: IdempotencyKey) -> None:
+        stream = await self._find(ref)
+        try:
+            if stream is not None:
+                await self._delete(stream, delivery, ref)
+            else:
+                await self._remember_early_delete(ref)
+                # The message may have come in meanwhile, and not have seen this.
+                stream = await self._find(ref)
                 if stream is not None:
-                    await self._delete(stream, delivery, ref)
-                else:
-                    await self._remember_early_delete(ref)
-                    # The message may have come in meanwhile, and not have seen this.
-                    stream = await self._find(ref)
-                    if stream is not None:
-                        await self._apply_early_delete(stream, delivery, ref)
-            except DuplicateKey:
-                self.counts["duplicate"] += 1
-            self.counts["delete"] += 1
+                    await self._apply_early_delete(stream, delivery, ref)
+        except DuplicateKey:
+            self.counts["duplicate"] += 1
+        self.counts["delete"] += 1
 
     async def _remember_early_delete(self, ref: IdempotencyKey) -> None:
         await self._gateway.record(
@@ -274,18 +311,19 @@ class Receiver:
 
     # -- statuses and presences -------------------------------------------------------------------
 
-    async def _take_status(self, delivery: Delivery, fact: StatusFact) -> None:
+    async def _take_status(self, delivery: Delivery, index: int, fact: StatusFact) -> None:
         ref = self._ref(delivery, fact.id)
         if fact.person is not None:
             stream = user_stream(await self._identities.pseudonym(fact.person))
         else:
             found = await self._find(ref)
             if found is None:
-                raw = _encode_json(fact)
-                await self._other("statuses.unknown_message", raw, None)
+                kind, raw = "statuses.unknown_message", _encode_json(fact)
+                await self._other(delivery, kind, raw, self._body_key(delivery, index, kind, raw))
                 return
             stream = found
         key = self._fingerprint("status", delivery.gateway, self._channel, fact.id, fact.status)
+        await self._ask_first(delivery, key)
         now = self._log.now()
         await self._users.record(
             stream,
@@ -310,26 +348,40 @@ class Receiver:
 
     # -- what belongs to no single person ---------------------------------------------------------
 
-    async def _take_other(self, delivery: Delivery, fact: OtherFact) -> None:
+    async def _take_other(self, delivery: Delivery, index: int, fact: OtherFact) -> None:
         key = (
             self._fingerprint("other", delivery.gateway, self._channel, fact.kind, fact.id)
             if fact.id
-            else None
+            else self._body_key(delivery, index, fact.kind, fact.raw)
         )
-        await self._other(fact.kind, fact.raw, key)
+        await self._other(delivery, fact.kind, fact.raw, key)
         self.counts["other"] += 1
 
-    async def _other(self, kind: str, raw: bytes, key: IdempotencyKey | None) -> None:
+    async def _other(self, delivery: Delivery, kind: str, raw: bytes, key: IdempotencyKey) -> None:
+        await self._ask_first(delivery, key)
         body = self._sealer.seal(BOT, GATEWAY_STREAM, "body", raw)
         await self._gateway.record(
             GATEWAY_STREAM, lambda gateway: gateway.record_other(kind=kind, body=body, key=key)
         )
 
-    async def _reject(self, reason: str, raw: bytes) -> None:
-        body = self._sealer.seal(BOT, GATEWAY_STREAM, "body", raw)
+    async def _reject(self, delivery: Delivery, index: int, reason: str, raw: bytes) -> None:
+        key = self._body_key(delivery, index, "(rejected)", raw)
+        await self._ask_first(delivery, key)
+        body = self._sealer.seal(BOT, GATEWAY_STREAM, "body", raw[:MAX_REJECTED_BYTES])
         await self._gateway.record(
-            GATEWAY_STREAM, lambda gateway: gateway.reject_item(reason=reason, body=body)
+            GATEWAY_STREAM, lambda gateway: gateway.reject_item(reason=reason, body=body, key=key)
         )
+        self.counts["rejected"] += 1
+
+    def _body_key(self, delivery: Delivery, index: int, kind: str, raw: bytes) -> IdempotencyKey:
+        """Return the key of what has no id: its bytes, and its place in the body.
+
+        Messages never have such a key: "ok" said twice is two messages. What comes here is read
+        by nobody and answered by nobody, so that the same bytes again are taken for the same
+        webhook, delivered again, and do not fill the log.
+        """
+        digest = hashlib.blake2b(raw, digest_size=32).hexdigest()
+        return self._fingerprint("body", delivery.gateway, self._channel, str(index), kind, digest)
 
     # -- small parts ------------------------------------------------------------------------------
 
@@ -342,11 +394,25 @@ class Receiver:
             chat = self._sealer.seal(pseudonym, stream, "chat", chat_id)
             user.register(delivery.gateway, chat, now=self._log.now())
 
+    async def _ask_first(self, delivery: Delivery, key: IdempotencyKey) -> None:
+        """Raise `DuplicateKey` if the log has one of many facts already."""
+        if len(delivery.facts) > FEW and await self._find(key) is not None:
+            raise DuplicateKey(key)
+
     async def _find(self, ref: IdempotencyKey) -> StreamName | None:
         """Return the stream that holds a message, from the log itself."""
         loop = asyncio.get_running_loop()
         event = await loop.run_in_executor(self._readers, self._log.event_by_key, ref)
         return None if event is None else event.stream
+
+
+async def _some_at_once(work: Iterable[Awaitable[None]]) -> None:
+    """Do all of it in its order, `AT_ONCE` together; raise the first error of those."""
+    rest = iter(work)
+    while some := tuple(islice(rest, AT_ONCE)):
+        for result in await asyncio.gather(*some, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
 
 
 def message_ref(

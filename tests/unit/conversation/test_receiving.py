@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from app.aggregates.user_state import UserState
 from app.bootstrap import Bot, Outside, open_outside
@@ -23,12 +25,16 @@ from app.conversation.facts import (
     RejectedFact,
     StatusFact,
 )
-from app.conversation.receiving import user_stream
+from app.conversation.receiving import AT_ONCE, user_stream
 from app.settings import load
-from eventstore.errors import LogUnavailable
-from eventstore.types import IdempotencyKey, StreamName
+from eventstore.errors import AppendRejected, KeyMissing, LogUnavailable
+from eventstore.store import Beat
+from eventstore.types import Append, IdempotencyKey, Snapshot, StreamName
 
 ANA = Person(phone="15550109101")
+
+
+BEA = Person(phone="15550109102")
 
 
 def message(message_id: str = "m1", text: str = "hola", *, origin: str = "person") -> MessageFact:
@@ -161,6 +167,144 @@ async def test_a_log_that_cannot_be_written_fails_the_whole_delivery(
     assert types(bot).count("MessageReceived") == 2
 
 
+async def test_while_the_keys_are_locked_nobody_new_is_acknowledged_and_nothing_is_rejected(
+    bot: Bot,
+) -> None:
+    await take(bot, message())
+    bot.keyring._store._connection.execute("PRAGMA busy_timeout = 0")  # type: ignore[attr-defined]
+    other = sqlite3.connect(bot.settings.data / "default" / "keys.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    new = replace(message("m3"), person=BEA)
+    with pytest.raises(LogUnavailable):
+        await take(bot, message("m2"), new)
+    assert "WebhookItemRejected" not in types(bot)
+    other.close()
+    await take(bot, message("m2"), new)
+    assert types(bot).count("MessageReceived") == 3
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        sqlite3.OperationalError("disk I/O error"),
+        OSError(28, "No space left on device"),
+        KeyMissing("somebody", 1),
+        MemoryError(),
+        RuntimeError("cannot schedule new futures after shutdown"),
+    ],
+)
+async def test_what_is_not_the_items_fault_fails_the_delivery_and_rejects_nothing(
+    bot: Bot, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise fault
+
+    with monkeypatch.context() as broken:
+        broken.setattr(bot.sealer, "seal", fail)
+        for facts in ((message(),), (message(), PresenceFact(ANA, "online"))):
+            with capture_logs() as logs, pytest.raises(LogUnavailable) as caught:
+                await take(bot, *facts)
+            assert caught.value.__cause__ is fault
+            assert [(row["event"], row["error"]) for row in logs] == [
+                ("WEBHOOK_ITEM_FAILED", type(fault).__name__)
+            ]
+    assert types(bot) == []
+    await take(bot, message())
+    assert "MessageReceived" in types(bot)
+
+
+@pytest.mark.parametrize("fault", [ValueError(), TypeError(), KeyError(), AppendRejected()])
+async def test_what_an_item_does_each_time_it_comes_rejects_it_once(
+    bot: Bot, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    async def fail(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(bot.receiver, "_take_message", fail)
+    for _ in range(2):
+        await take(bot, message())
+    assert types(bot) == ["WebhookItemRejected"]
+    assert bot.receiver.counts == {"rejected": 1, "duplicate": 1}
+
+
+async def test_a_body_delivered_again_adds_nothing_even_of_what_has_no_id(bot: Bot) -> None:
+    facts = (
+        OtherFact(kind="x.post", raw=b"1"),
+        OtherFact(kind="x.post", raw=b"1"),
+        RejectedFact("unreadable", b"1"),
+        StatusFact(id="unknown", status="read", person=None, at=1),
+    )
+    for _ in range(3):
+        await take(bot, *facts)
+    assert len(types(bot)) == len(facts)
+    await take(bot, OtherFact(kind="x.post", raw=b"2"))
+    assert len(types(bot)) == len(facts) + 1
+
+
+async def test_a_large_body_delivered_again_is_looked_up_not_fought_over(
+    bot: Bot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts: list[Fact] = []
+    for number in range(AT_ONCE):
+        facts += [
+            message(f"m{number}"),
+            StatusFact(id=f"s{number}", status="read", person=ANA, at=1),
+            StatusFact(id=f"u{number}", status="read", person=None, at=1),
+            OtherFact(kind="x.post", raw=b"%d" % number),
+            RejectedFact("unreadable", b"%d" % number),
+        ]
+    await take(bot, *facts)
+    log = types(bot)
+    assert len(log) == len(facts) + 1
+
+    def refuse(*_: object) -> None:
+        pytest.fail("something was appended")
+
+    monkeypatch.setattr(bot.log, "append_batch", refuse)
+    await take(bot, *facts)
+    assert bot.receiver.counts["duplicate"] == len(facts)
+
+
+async def test_an_item_too_large_for_the_log_is_kept_in_part(bot: Bot) -> None:
+    await take(bot, OtherFact(kind="x.post", raw=bytes(5 * 1024 * 1024)))
+    assert types(bot) == ["WebhookItemRejected"]
+
+
+async def test_a_large_body_is_taken_in_its_order_and_lets_its_neighbours_in_between(
+    bot: Bot,
+) -> None:
+    await bot.identities.pseudonym(ANA)
+    many = (OtherFact(kind="x.post", raw=b"%d" % number) for number in range(5 * AT_ONCE))
+    large = asyncio.create_task(take(bot, *many))
+    await asyncio.sleep(0)
+    await take(bot, message())
+    assert not large.done()
+    await large
+    log = types(bot)
+    assert log.index("MessageReceived") <= 2 * AT_ONCE + 1
+    assert len(log) == 5 * AT_ONCE + 2
+
+
+async def test_the_deletes_of_one_body_do_not_wait_for_each_other(
+    bot: Bot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, commits = bot.log.append_batch, 0
+
+    def count(
+        appends: Sequence[Append],
+        snapshots: Sequence[Snapshot] = (),
+        beats: Sequence[Beat] = (),
+    ) -> object:
+        nonlocal commits
+        commits += 1
+        return append(appends, snapshots, beats)
+
+    monkeypatch.setattr(bot.log, "append_batch", count)
+    await take(bot, DeleteFact(ids=tuple(f"m{number}" for number in range(2 * AT_ONCE)) * 2))
+    assert types(bot) == ["EarlyDelete"] * (2 * AT_ONCE)
+    assert commits < AT_ONCE
+
+
 async def test_a_human_and_the_bots_own_echo_wait_for_no_answer(bot: Bot) -> None:
     await take(bot, message("h1", origin="human"), message("e1", origin="bot"))
     assert (await ana(bot)).pending == ()
@@ -187,5 +331,5 @@ async def test_statuses_and_other_things_are_recorded_once(bot: Bot) -> None:
     for _ in range(2):
         await take(bot, StatusFact(id="s1", status="read", person=ANA, at=1))
         await take(bot, OtherFact(kind="calls.post", raw=b"{}", id="c1"))
-    await take(bot, StatusFact(id="unknown", status="read", person=None, at=1))
+        await take(bot, StatusFact(id="unknown", status="read", person=None, at=1))
     assert types(bot) == ["MessageStatusChanged", "OtherRecorded", "OtherRecorded"]
