@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Iterable
 from concurrent.futures import Executor
 from itertools import islice
 
@@ -22,6 +22,7 @@ from app.aggregates.events import Content, Presence
 from app.aggregates.gateway import GATEWAY_STREAM, Gateway, GatewayState
 from app.aggregates.user import User
 from app.aggregates.user_state import UserState
+from app.conversation import refs
 from app.conversation.crash import CrashPoints
 from app.conversation.facts import (
     DeleteFact,
@@ -234,7 +235,9 @@ class Receiver:
         try:
             await self._ask_first(delivery, ref)
             if fact.origin == "bot":
-                echo_key = self._fingerprint("echo", delivery.gateway, self._channel, fact.id)
+                echo_key = refs.echo_key(
+                    self._fingerprint, delivery.gateway, self._channel, fact.id
+                )
                 await self._users.record(stream, record, absent=(ref,))
             else:
                 await self._users.record(stream, record)
@@ -386,7 +389,7 @@ class Receiver:
     # -- small parts ------------------------------------------------------------------------------
 
     def _ref(self, delivery: Delivery, message_id: str) -> IdempotencyKey:
-        return message_ref(self._fingerprint, delivery.gateway, self._channel, message_id)
+        return refs.message_ref(self._fingerprint, delivery.gateway, self._channel, message_id)
 
     def _register(self, user: User, delivery: Delivery, chat_id: str, pseudonym: str) -> None:
         if user.state.contact is None:
@@ -413,13 +416,6 @@ async def _some_at_once(work: Iterable[Awaitable[None]]) -> None:
         for result in await asyncio.gather(*some, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
-
-
-def message_ref(
-    fingerprint: Callable[..., IdempotencyKey], gateway: str, channel: str, message_id: str
-) -> IdempotencyKey:
-    """Return what stands for a gateway's message id, received or sent, in the log."""
-    return fingerprint("message", gateway, channel, message_id)
 
 
 def _content(fact: MessageFact) -> Content:
