@@ -41,7 +41,7 @@ from app.settings import Settings
 from eventstore.keyring import KeyEncryptionKey, Keyring
 from eventstore.sealing import Sealer
 from eventstore.sqlite import SQLiteLog, system_clock
-from eventstore.types import StreamName
+from eventstore.types import Position, StreamName
 from eventstore.writer import Writer
 
 _log = structlog.get_logger(__name__)
@@ -68,6 +68,8 @@ class Bot:
         directory = settings.bot_directory
         self.settings = settings
         self.log = SQLiteLog(directory / "log.db", clock=system_clock, server=True)
+        self.position = self.log.head().position
+        """Where the log ends, as far as this process has written it or begun with it."""
         self.writer = Writer(self.log, capacity=settings.queue)
         self.keyring = open_keyring(settings)
         self.keyring.ensure_keys([BOT])
@@ -143,7 +145,7 @@ class Bot:
             at_once=settings.runs_at_once,
             after=self._look_again,
         )
-        self.checkpoint = TodoCheckpoint(settings.bot_directory / "todo.db")
+        self.checkpoint = TodoCheckpoint.owned(settings.bot_directory / "todo.db")
         self.todo = TodoList(
             users=self.users,
             log=self.log,
@@ -160,9 +162,13 @@ class Bot:
             now=self.log.now,
         )
         self.schedule = self._jobs()
-        self.views = Views(settings.bot_directory / "views.db")
+        self.views = Views.owned(settings.bot_directory / "views.db")
         self.follower = Follower(self.log, self.views, (THREAD_MAP, TOKEN_TOTALS))
-        self.writer.listen(lambda _: self.follower.wake())
+        self.writer.listen(self._committed)
+
+    def _committed(self, last: Position) -> None:
+        self.position = last
+        self.follower.wake()
 
     def _jobs(self) -> Schedule:
         settings = self.settings

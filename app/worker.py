@@ -89,7 +89,8 @@ def _work(work: str, bot_directory: Path, names: Sequence[str]) -> int:
         raise _WrongCall(error) from error
     log = SQLiteLog(path)
     try:
-        views = Views(bot_directory / "views.db")
+        path = bot_directory / "views.db"
+        views = Views.owned(path) if work == "rebuild" else Views(path)
         try:
             return (_rebuild if work == "rebuild" else _catch_up)(views, log, models)
         finally:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from app.cli.failures import CannotReach
+from app.derived import is_damaged
 from app.projections import MODELS, NotBuilt, Standing, Views
 from app.projections.queries import ModelStatus, models
 
@@ -35,7 +37,8 @@ class LookedAt(Views):
         try:
             yield self._connection
         finally:
-            self._connection.execute("ROLLBACK")
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
 
     def standings(self) -> dict[str, Standing]:
         """Return every model's standing by name: none without a file."""
@@ -49,12 +52,21 @@ class LookedAt(Views):
 
 @contextmanager
 def views_of(here: Installation) -> Iterator[Views]:
-    """Give a bot's read models as they are."""
-    views = LookedAt(here.views_path)
+    """Give a bot's read models as they are. Raises `CannotReach` if their file is damaged."""
     try:
-        yield views
-    finally:
-        views.close()
+        views = LookedAt(here.views_path)
+        try:
+            yield views
+        finally:
+            views.close()
+    except sqlite3.DatabaseError as error:
+        if not is_damaged(error):
+            raise
+        msg = (
+            f"{here.views_path} is damaged ({error}). It is derived from the log: "
+            "hilo projections rebuild, or a start of hilo serve, makes it anew"
+        )
+        raise CannotReach(msg) from error
 
 
 def complaints(views: Views, here: Installation) -> list[str]:

@@ -1,8 +1,8 @@
 """Who waits for an answer: a to-do list derived from the log, and back in memory after a restart.
 
-The list is kept in memory as the set of streams with open work. Its checkpoint in `views.db` is a
+The list is kept in memory as the set of streams with open work. Its checkpoint in `todo.db` is a
 position and that set, in one transaction: a stream that is neither in the set nor mentioned after
-the position has nothing open. Without a checkpoint (views.db was deleted) every user is looked at
+the position has nothing open. Without a checkpoint (todo.db was deleted) every user is looked at
 once, in the background. A stale entry can only make a turn late, never early: the claim decides.
 """
 
@@ -20,6 +20,7 @@ import structlog
 from app.aggregates.user import User
 from app.aggregates.user_state import UserState
 from app.conversation.repository import Repository
+from app.derived import file_id, is_damaged, opened, put_aside
 from eventstore.errors import CursorMismatch, EventStoreError
 from eventstore.store import LogReader
 from eventstore.subscription import Subscription
@@ -32,21 +33,38 @@ FOLLOW_SECONDS = 0.25
 
 
 class TodoCheckpoint:
-    """The list's place on disk: one cursor and the streams that had open work there."""
+    """The list's place on disk: one cursor and the streams that had open work there.
+
+    Whoever saves owns the file: one that was deleted or replaced meanwhile, or is damaged, is
+    opened anew and gets all that is open.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Open or create the tables in `views.db`."""
+        """Open or create `todo.db`. Raises `sqlite3.DatabaseError` if it is damaged."""
+        self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute("PRAGMA busy_timeout=10000")
-        self._connection = connection
-        database = sqlite_utils.Database(connection)
-        database.table("todo").create({"stream": str}, pk="stream", if_not_exists=True)
-        database.table("todo_cursor").create(
-            {"id": int, "epoch": int, "position": int, "leaf": bytes}, pk="id", if_not_exists=True
-        )
+        self._connection = _connect(path)
+        self._file = file_id(path)
+
+    @classmethod
+    def owned(cls, path: Path) -> TodoCheckpoint:
+        """Open or create `todo.db` for its owner: a damaged one is put aside for a new one."""
+        return opened(path, cls._readable)
+
+    @classmethod
+    def _readable(cls, path: Path) -> TodoCheckpoint:
+        checkpoint = cls(path)
+        try:
+            checkpoint.load()
+        except BaseException:
+            checkpoint.close()
+            raise
+        return checkpoint
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the open file is still the one of that name."""
+        return self._file is not None and self._file == file_id(self._path)
 
     def load(self) -> tuple[Cursor | None, list[StreamName]]:
         """Return the cursor, if there is one, and the open streams at it."""
@@ -58,6 +76,26 @@ class TodoCheckpoint:
 
     def save(self, cursor: Cursor, streams: set[StreamName]) -> None:
         """Replace cursor and streams in one transaction: only what changed is written."""
+        if not self.is_in_place:
+            _log.warning("DERIVED_FILE_REPLACED", file=self._path.name)
+            self._open_again()
+        try:
+            self._save(cursor, streams)
+        except sqlite3.DatabaseError as error:
+            if not is_damaged(error):
+                raise
+            self._connection.close()
+            if self.is_in_place:
+                put_aside(self._path, error)
+            self._open_again()
+            self._save(cursor, streams)
+
+    def _open_again(self) -> None:
+        self._connection.close()  # first: two files of one name must not be open at once
+        self._connection = opened(self._path, _connect)
+        self._file = file_id(self._path)
+
+    def _save(self, cursor: Cursor, streams: set[StreamName]) -> None:
         execute = self._connection.execute
         execute("BEGIN IMMEDIATE")
         try:
@@ -71,12 +109,30 @@ class TodoCheckpoint:
             )
             execute("COMMIT")
         except BaseException:
-            execute("ROLLBACK")
+            if self._connection.in_transaction:
+                execute("ROLLBACK")
             raise
 
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA busy_timeout=10000")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        database = sqlite_utils.Database(connection)
+        database.table("todo").create({"stream": str}, pk="stream", if_not_exists=True)
+        database.table("todo_cursor").create(
+            {"id": int, "epoch": int, "position": int, "leaf": bytes}, pk="id", if_not_exists=True
+        )
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 class TodoList:
@@ -156,12 +212,16 @@ class TodoList:
             return
         position = self._seen
         mark = (position, len(self._open))
-        if not self._changed and mark == self._saved:
+        if not self._changed and mark == self._saved and self._checkpoint.is_in_place:
             return
         self._changed = False
         loop = asyncio.get_running_loop()
         streams = set(self._open)
-        await loop.run_in_executor(self._readers, self._write, position, streams)
+        try:
+            await loop.run_in_executor(self._readers, self._write, position, streams)
+        except BaseException:
+            self._changed = True
+            raise
         self._saved = mark
 
     def _write(self, position: Position, streams: set[StreamName]) -> None:

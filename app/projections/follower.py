@@ -6,6 +6,7 @@ long log, it leaves to a child process (`app.projections.bulk`) and takes over w
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -57,6 +58,7 @@ class Follower:
         self._bulk_events = bulk_events
         self._asked_bulk: frozenset[str] = frozenset()
         self._not_before = 0.0
+        self._look_at_file = 0.0
         self._tried: set[str] = set()
         self._changed = threading.Condition()
         self._standings: dict[str, Standing] = {}
@@ -122,6 +124,8 @@ class Follower:
         arrive: Callable[[], None] | None = self._arrive
         while not self._stopping.is_set():
             try:
+                if self._has_other_file():
+                    arrive = self._arrive
                 if arrive is not None:
                     arrive()
                     arrive = None
@@ -132,8 +136,30 @@ class Follower:
                 kind = type(error).__name__
                 _log.warning("BD_THREAD_ERROR", doing="follow the log", error=f"{kind}: {error}")
                 arrive = arrive or self._engine.verify
+                if self._has_damaged_file(error):
+                    arrive = self._arrive
                 self._stopping.wait(_IDLE_SECONDS)
         self._bulk.stop()
+
+    def _has_other_file(self) -> bool:
+        """Once a second, compare the open file with the one of that name, and go over to it."""
+        now = time.monotonic()
+        if now < self._look_at_file:
+            return False
+        self._look_at_file = now + _IDLE_SECONDS
+        if self._views.is_in_place:
+            return False
+        _log.warning("DERIVED_FILE_REPLACED", file=self._views.path.name)
+        self._views.open_again()
+        return True
+
+    def _has_damaged_file(self, error: Exception) -> bool:
+        try:
+            return self._views.replace_if_damaged(error)
+        except (sqlite3.Error, OSError) as another:  # it is tried again
+            kind = type(another).__name__
+            _log.warning("BD_THREAD_ERROR", doing="replace a damaged file", error=kind)
+            return False
 
     def _arrive(self) -> None:
         known = self._views.standings()

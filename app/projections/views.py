@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final, Literal
@@ -22,6 +22,7 @@ import msgspec
 from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
+from app.derived import file_id, is_damaged, opened, put_aside
 from app.projections.model import ReadModel
 from eventstore.sqlite import system_clock
 from eventstore.types import Clock, Cursor, Epoch, Position
@@ -78,45 +79,103 @@ class Views:
         """Open or create the file. Raises `sqlite3.Error` if it cannot be used."""
         self.path = path
         self._clock = clock
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._writer = _connect(path)
-        self._readers: SimpleQueue[sqlite3.Connection] = SimpleQueue()
         self._attached = False
         self._closed = False
-        with self.transaction() as db:  # taken first: two processes may come at once
-            _migrations.apply(Database(db))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._open()
+
+    @classmethod
+    def owned(cls, path: Path) -> Views:
+        """Open or create the file for its owner: a damaged one is put aside for a new one."""
+        return opened(path, cls)
+
+    def _open(self) -> None:
+        self._readers: SimpleQueue[sqlite3.Connection] = SimpleQueue()
+        self._writer = _connect(self.path)
+        file = file_id(self.path)
+        try:
+            with self.transaction() as db:  # taken first: two processes may come at once
+                _migrations.apply(Database(db))
+        except BaseException:
+            self._writer.close()
+            raise
+        self._file = file
+
+    # -- the file itself, from the thread that writes --------------------------------------------
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the open file is still the one of that name."""
+        return self._file is not None and self._file == file_id(self.path)
+
+    def open_again(self) -> None:
+        """Let go of a file that was deleted or replaced, and open or make what is there now.
+
+        For the owner alone: what is there now is put aside if it is damaged.
+        """
+        self._let_go()  # first: two files of one name must not be open at once
+        opened(self.path, lambda _: self._open())
+
+    def replace_if_damaged(self, error: BaseException) -> bool:
+        """Look through a file of which an error came; put it aside for a new one if it is bad.
+
+        For the owner alone. Return whether it was bad.
+        """
+        if not is_damaged(error) or self._is_sound():
+            return False
+        self._let_go()
+        if self.is_in_place:
+            put_aside(self.path, error)
+        opened(self.path, lambda _: self._open())
+        return True
+
+    def _is_sound(self) -> bool:
+        try:
+            with closing(_connect(self.path)) as fresh:  # without pages remembered from before
+                (found,) = fresh.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.DatabaseError as error:
+            return not is_damaged(error)
+        return bool(found == "ok")
+
+    def _let_go(self) -> None:
+        readers, self._readers = self._readers, SimpleQueue()
+        _close_all(readers)
+        self._writer.close()
 
     # -- reading, from any thread ----------------------------------------------------------------
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """Give a connection that sees one moment of the file, all models at the same one."""
-        connection = self._reader()
+        idle = self._readers
+        connection = self._reader(idle)
         try:
             connection.execute("BEGIN")
             yield connection
         finally:
-            connection.execute("ROLLBACK")
-            self._keep(connection)
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            self._keep(connection, idle)
 
     def standings(self) -> dict[str, Standing]:
         """Return every model's standing by name, as it is now."""
         with self.read() as db:
             return standings(db)
 
-    def _reader(self) -> sqlite3.Connection:
+    def _reader(self, idle: SimpleQueue[sqlite3.Connection]) -> sqlite3.Connection:
         try:
-            return self._readers.get_nowait()
+            return idle.get_nowait()
         except Empty:
             connection = _connect(self.path)
             connection.execute("PRAGMA query_only=ON")
             return connection
 
-    def _keep(self, connection: sqlite3.Connection) -> None:
-        if self._closed or self._readers.qsize() >= _IDLE_READERS:
+    def _keep(self, connection: sqlite3.Connection, idle: SimpleQueue[sqlite3.Connection]) -> None:
+        let_go = idle is not self._readers  # the file was opened again meanwhile
+        if self._closed or let_go or idle.qsize() >= _IDLE_READERS:
             connection.close()
         else:
-            self._readers.put(connection)
+            idle.put(connection)
 
     # -- writing, from one thread ----------------------------------------------------------------
 
@@ -185,11 +244,7 @@ class Views:
     def close(self) -> None:
         """Close every connection. Idempotent."""
         self._closed = True
-        while True:
-            try:
-                self._readers.get_nowait().close()
-            except Empty:
-                break
+        _close_all(self._readers)
         self._writer.close()
 
 
@@ -229,6 +284,18 @@ def _connect(path: Path) -> sqlite3.Connection:
         check_same_thread=False,
         cached_statements=256,
     )
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def _close_all(connections: SimpleQueue[sqlite3.Connection]) -> None:
+    while True:
+        try:
+            connections.get_nowait().close()
+        except Empty:
+            return

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from app.aggregates.user import User
 from app.aggregates.user_state import UserState
@@ -39,7 +41,7 @@ class Process:
     def __init__(self, library: Library, path: Path) -> None:
         self.library = library
         self.shelf: Shelf = library.shelf()
-        self.checkpoint = TodoCheckpoint(path)
+        self.checkpoint = TodoCheckpoint.owned(path)
         self.told: list[StreamName] = []
         self.todo = TodoList(
             users=cast("Users", self.shelf),
@@ -243,6 +245,49 @@ async def test_more_than_a_page_is_followed(house: House) -> None:
     assert process.todo._seen < 11_000
     await process.follow()
     assert process.todo._seen == 11_000
+
+
+async def test_a_damaged_checkpoint_is_put_aside_and_everybody_is_looked_at(house: House) -> None:
+    first = await house.start()
+    await first.shelf.record(ANA, note("open"))
+    house.die(first)
+    damage = random.Random(1).randbytes(8192)
+    house.path.write_bytes(damage)
+    with capture_logs() as logs:
+        second = await house.start()
+    assert [line["event"] for line in logs] == ["DERIVED_FILE_DAMAGED"]
+    (kept,) = house.path.parent.glob("todo.db.damaged-*")
+    assert kept.read_bytes() == damage
+    await second.follow()
+    assert second.open == {ANA}
+
+
+def test_who_only_reads_a_damaged_checkpoint_leaves_it_where_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "todo.db"
+    path.write_bytes(b"x" * 8192)
+    with pytest.raises(sqlite3.DatabaseError):
+        TodoCheckpoint(path)
+    assert [found.name for found in tmp_path.iterdir()] == ["todo.db"]
+
+
+@pytest.mark.parametrize("loss", ["deleted", "replaced"])
+async def test_a_checkpoint_lost_while_running_is_written_again_whole(
+    house: House, loss: str
+) -> None:
+    first = await house.start()
+    await first.shelf.record(ANA, note("open"))
+    await first.follow()
+    await first.todo.save()
+    house.path.unlink()
+    if loss == "replaced":
+        house.path.write_bytes(b"x" * 8192)
+    await first.todo.save()
+    house.die(first)
+    checkpoint = TodoCheckpoint(house.path)
+    cursor, streams = checkpoint.load()
+    checkpoint.close()
+    assert cursor is not None
+    assert set(streams) == house.really_open()
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+import pytest
 
 from app.projections import MODELS, Follower, ReadModel, Views, content, rebuild
 from app.projections.engine import Engine
@@ -129,3 +133,66 @@ def test_an_error_of_the_disk_is_outlived(views: Views, history: TestLog) -> Non
     follower.stop()
     assert not failures
     assert content(views) == naive(history.log)
+
+
+@pytest.mark.parametrize("loss", ["deleted", "replaced by garbage", "overwritten"])
+def test_a_file_lost_under_the_follower_is_made_again(
+    views: Views, history: TestLog, loss: str
+) -> None:
+    with following(views, history) as follower:
+        assert follower.wait_for(history.chat("ab"), ENOUGH)
+        if loss == "overwritten":
+            for suffix in ("", "-wal"):
+                part = views.path.with_name(views.path.name + suffix)
+                part.write_bytes(b"x" * part.stat().st_size)
+        else:
+            views.path.unlink()
+        if loss == "replaced by garbage":
+            views.path.write_bytes(b"x" * 8192)
+        end = history.chat("c")
+        follower.wake(end)
+        waiting(lambda: is_at(views, end))
+    if loss == "overwritten":
+        assert list(views.path.parent.glob("views.db.damaged-*"))
+    beside = Views(views.path)
+    assert content(beside) == naive(history.log)
+    beside.close()
+
+
+def test_a_file_that_another_process_put_in_place_is_followed_from_there(
+    views: Views, history: TestLog
+) -> None:
+    with following(views, history) as follower:
+        assert follower.wait_for(history.chat("ab"), ENOUGH)
+        for suffix in ("", "-wal", "-shm"):
+            views.path.with_name(views.path.name + suffix).unlink(missing_ok=True)
+        other = Views(views.path)
+        rebuild(other, history.log, MODELS)
+        end = history.chat("c")
+        follower.wake(end)
+        waiting(lambda: is_at(other, end))
+        assert content(other) == naive(history.log)
+        other.close()
+
+
+def is_at(views: Views, end: Position) -> bool:
+    """Whether what any process reads of the file reflects a position."""
+    try:
+        beside = Views(views.path)
+    except sqlite3.Error:
+        return False
+    try:
+        found = beside.standings()
+        return len(found) == len(MODELS) and all(s.cursor.position >= end for s in found.values())
+    except sqlite3.Error:
+        return False
+    finally:
+        beside.close()
+
+
+def waiting(condition: Callable[[], bool]) -> None:
+    """Return when it holds; fail if it never does."""
+    deadline = time.monotonic() + ENOUGH
+    while not condition():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.05)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -275,3 +276,18 @@ def test_one_rebuild_at_a_time(views: Views, history: TestLog) -> None:
         pytest.raises(RebuildRunning, match=r"being rebuilt already, by process \d+"),
     ):
         rebuild(views, history.log, MODELS)
+
+
+def test_a_damaged_file_is_put_aside_by_its_owner_alone(tmp_path: Path, history: TestLog) -> None:
+    history.chat("ab")
+    path = tmp_path / "views.db"
+    path.write_bytes(b"x" * 8192)
+    with pytest.raises(sqlite3.DatabaseError):
+        Views(path)
+    assert path.read_bytes() == b"x" * 8192
+    views = Views.owned(path)
+    rebuild(views, history.log, MODELS)
+    assert content(views) == naive(history.log)
+    views.close()
+    (kept,) = tmp_path.glob("views.db.damaged-*")
+    assert kept.read_bytes() == b"x" * 8192
