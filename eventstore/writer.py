@@ -29,6 +29,8 @@ class Writer:
         """Start the writer's thread. At most `capacity` appends wait for the disk."""
         self._store = store
         self._listeners: list[Listener] = []
+        self.last_failure: EventStoreError | None = None
+        """Why the last transaction failed as a whole; None once one has succeeded again."""
         self._group: GroupCommit[_Request, Appended | None] = GroupCommit(
             self._commit, name="hilo-writer", capacity=capacity, max_batch=max_batch
         )
@@ -72,14 +74,19 @@ class Writer:
         appends = [r for r in requests if isinstance(r, Append)]
         snapshots = [r for r in requests if isinstance(r, Snapshot)]
         beats = [r for r in requests if isinstance(r, Beat)]
-        done = self._store.append_batch(appends, snapshots, beats)
+        try:
+            done = self._store.append_batch(appends, snapshots, beats)
+        except (LogUnavailable, OutcomeUnknown) as error:
+            self.last_failure = error
+            raise
+        lost = next((a for a in done if isinstance(a, LogUnavailable | OutcomeUnknown)), None)
+        self.last_failure = lost
         last = max((a.last_position for a in done if isinstance(a, Appended)), default=0)
         if last:
             self._tell(Position(last))
         if len(appends) == len(requests):
             return list(done)
         answers = iter(done)
-        lost = next((a for a in done if isinstance(a, LogUnavailable | OutcomeUnknown)), None)
         return [next(answers) if isinstance(r, Append) else lost for r in requests]
 
     def _tell(self, last: Position) -> None:

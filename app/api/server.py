@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
 
-from app.api.problem import register_problems
+from app.api.problem import CONTENT_TYPE, Problem, register_problems
 
 
 class Health(BaseModel):
@@ -33,6 +34,20 @@ class Readiness(BaseModel):
     reason: str = ""
 
 
+_PLAIN = {
+    404: Problem(
+        type="/problems/no-such-page",
+        title="There is nothing here",
+        status=404,
+        detail="Look in /v1/openapi.json for what there is.",
+    ),
+    405: Problem(
+        type="/problems/method-not-allowed",
+        title="This is not asked with that method",
+        status=405,
+        detail="The Allow header of this answer names the methods that are.",
+    ),
+}
 Numbers = Callable[[], dict[str, float]]
 
 
@@ -43,6 +58,18 @@ class _Gauges(Collector):
     def collect(self) -> Any:  # noqa: ANN401 - the library's own signature
         for name, value in sorted(self._numbers().items()):
             yield GaugeMetricFamily(f"hilo_{name}", name.replace("_", " "), value=value)
+
+
+async def _plain(_: Request, error: Exception) -> Response:
+    """Answer what the router itself refuses."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for its statuses alone
+    problem = _PLAIN[error.status_code]
+    return Response(
+        problem.encode(),
+        status_code=problem.status,
+        media_type=CONTENT_TYPE,
+        headers=dict(error.headers or {}),
+    )
 
 
 def create_app(*, release: str, ready: Callable[[], Readiness], numbers: Numbers) -> FastAPI:
@@ -56,6 +83,8 @@ def create_app(*, release: str, ready: Callable[[], Readiness], numbers: Numbers
         redoc_url=None,
     )
     register_problems(app)
+    for status in _PLAIN:
+        app.add_exception_handler(status, _plain)
     registry = CollectorRegistry()
     registry.register(_Gauges(numbers))
 
