@@ -14,8 +14,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -28,14 +29,18 @@ from app import logs
 from app.api.ingress import WebhookIngress, WebhookSecret
 from app.api.server import Readiness, create_app
 from app.bootstrap import RELEASE, Bot, open_bot, open_outside
-from app.lock import exclusive
+from app.lock import exclusive, exclusive_directory
 from app.settings import Settings
 from eventstore.errors import EventStoreError, LogUnavailable, StoreLocked
 
 _log = structlog.get_logger(__name__)
 CANNOT_REACH = 3
+LOOK_SECONDS = 2.0
+"""How often the server looks whether `serve.json` is still there."""
+LONGEST_PAUSE = 60.0
 OPENAI_URL = "https://api.openai.com/v1"
 WHAPI_URL = "https://gate.whapi.cloud"
+_Duty = Callable[[], Awaitable[None]]
 
 
 class World(msgspec.Struct, frozen=True):
@@ -59,8 +64,12 @@ class Address(msgspec.Struct, frozen=True):
 def run(settings: Settings) -> int:
     """Serve until a signal. Returns an exit code: 0 done, 3 could not start."""
     logs.configure(settings.logs)
+    directory = settings.bot_directory
     try:
-        with exclusive(settings.data / "serve.lock", f"the data directory {settings.data}"):
+        with (
+            exclusive_directory(directory, f"the bot's directory {directory}"),
+            exclusive(settings.data / "serve.lock", f"the data directory {settings.data}"),
+        ):
             uvloop.run(_serve(settings))
     except (StoreLocked, LogUnavailable, OSError, EventStoreError, ValueError) as error:
         sys.stderr.write(f"hilo serve: {error}\n")
@@ -68,7 +77,48 @@ def run(settings: Settings) -> int:
     return 0
 
 
+class _Stop:
+    """What a signal means: start-up is given up at its next wait; a server that listens, stops.
+
+    Either way everything that was opened is closed in good order.
+    """
+
+    def __init__(self, starting: asyncio.Task[None]) -> None:
+        self.asked = False
+        self._starting = starting
+        self._server: _Server | None = None
+
+    def ask(self) -> None:
+        """Stop. Called for each signal."""
+        if self._server is not None:
+            self._server.stop()
+        elif not self.asked:
+            self._starting.cancel()
+        self.asked = True
+
+    def from_now_on(self, server: _Server) -> None:
+        """Let signals stop `server`; one that came before, too."""
+        self._server = server
+        if self.asked:
+            server.stop()
+
+
 async def _serve(settings: Settings) -> None:
+    starting = asyncio.current_task()
+    assert starting is not None  # noqa: S101 - uvloop.run makes it a task
+    stop = _Stop(starting)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.ask)
+    try:
+        await _run(settings, stop)
+    except asyncio.CancelledError:
+        if not stop.asked:
+            raise
+        _log.info("SERVE_STOPPED", when="starting")
+
+
+async def _run(settings: Settings, stop: _Stop) -> None:
     if not settings.on_loopback and not settings.webhook_secret.get_secret_value():
         msg = (
             f"webhooks on {settings.host} need a shared secret: set HILO_WEBHOOK_SECRET and add it "
@@ -78,10 +128,10 @@ async def _serve(settings: Settings) -> None:
     with simulators(settings) as world:
         outside = open_outside(settings, openai_url=world.openai_url, whapi_url=world.whapi_url)
         async with open_bot(settings, outside) as bot:
-            await _listen(settings, bot, world)
+            await _listen(settings, bot, world, stop)
 
 
-async def _listen(settings: Settings, bot: Bot, world: World) -> None:
+async def _listen(settings: Settings, bot: Bot, world: World, stop: _Stop) -> None:
     listener = _bind(settings)
     config = uvicorn.Config(
         door(settings, bot),
@@ -94,9 +144,7 @@ async def _listen(settings: Settings, bot: Bot, world: World) -> None:
         timeout_graceful_shutdown=15,
     )
     server = _Server(config)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, server.stop)
+    stop.from_now_on(server)
     port: int = listener.getsockname()[1]
     announcing = asyncio.ensure_future(_announce(settings, server, world, port))
     try:
@@ -105,7 +153,7 @@ async def _listen(settings: Settings, bot: Bot, world: World) -> None:
         announcing.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await announcing
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             (settings.data / "serve.json").unlink()
 
 
@@ -137,7 +185,7 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to `_listen`."""
+        """Leave signals to `_serve`."""
         yield
 
     def stop(self) -> None:
@@ -150,11 +198,11 @@ def door(settings: Settings, bot: Bot) -> WebhookIngress:
     """Return the ASGI application of one node: webhooks in front, everything else behind."""
 
     def ready() -> Readiness:
-        try:
-            position = bot.log.head().position
-        except EventStoreError as error:
-            return Readiness(status="not ready", position=0, waiting=0, reason=str(error))
-        return Readiness(status="ready", position=position, waiting=bot.writer.waiting)
+        position, waiting = bot.position, bot.writer.waiting
+        if bot.writer.last_failure is not None:
+            reason = "the log cannot be written"
+            return Readiness(status="not ready", position=position, waiting=waiting, reason=reason)
+        return Readiness(status="ready", position=position, waiting=waiting)
 
     def take_for(channel: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
         known = settings.channel
@@ -172,17 +220,53 @@ def door(settings: Settings, bot: Bot) -> WebhookIngress:
 
 
 async def _announce(settings: Settings, server: uvicorn.Server, world: World, port: int) -> None:
+    """Say where the server listens, until cancelled: `serve.json` is written again if it is gone.
+
+    What fails is logged and tried again, with a growing pause: the server serves meanwhile.
+    """
     while not server.started:  # noqa: ASYNC110 - uvicorn has a flag, and no event to wait for
         await asyncio.sleep(0.01)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{port}"
     address = Address(os.getpid(), url, world.openai_url, world.whapi_url, world.simulated)
-    await asyncio.get_running_loop().run_in_executor(
-        None, write_atomically, settings.data / "serve.json", msgspec.json.encode(address)
-    )
+    known = partial(_make_known, settings.data / "serve.json", msgspec.json.encode(address))
+    duties: list[_Duty] = [known]
     if "whapi" in world.simulated:
-        await _point_webhooks(settings, world.whapi_url, f"{url}/webhooks/whapi")
+        target = f"{url}/webhooks/whapi"
+        duties.append(partial(_point_webhooks, settings, world.whapi_url, target))
+    failed = await _failed(duties)
     _greet(settings, address)
+    pause = LOOK_SECONDS
+    while True:
+        pause = min(2 * pause, LONGEST_PAUSE) if failed else LOOK_SECONDS
+        await asyncio.sleep(pause)
+        failed = await _failed(failed or [known])
+
+
+async def _failed(duties: Sequence[_Duty]) -> list[_Duty]:
+    """Do all of them; log what fails, and return it."""
+    failed = []
+    for duty in duties:
+        try:
+            await duty()
+        except (OSError, httpx2.HTTPError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            _log.warning("SERVE_ANNOUNCE_ERROR", error=reason)
+            failed.append(duty)
+    return failed
+
+
+async def _make_known(path: Path, content: bytes) -> None:
+    """Write the file unless it says so already. So small that the event loop does not notice."""
+    if not _holds(path, content):
+        write_atomically(path, content)
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return path.read_bytes() == content
+    except FileNotFoundError:
+        return False
 
 
 async def _point_webhooks(settings: Settings, whapi_url: str, target: str) -> None:
@@ -208,8 +292,11 @@ def _greet(settings: Settings, address: Address) -> None:
             "  !! Set OPENAI_API_KEY and WHAPI_TOKEN to talk to the real ones.",
             "  !! Try it: hilo chat",
         ]
-    sys.stdout.write("\n".join(lines) + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
+    except OSError as error:  # nobody reads it, or its disk is full
+        _log.warning("SERVE_ANNOUNCE_ERROR", error=f"{type(error).__name__}: {error}")
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from app.aggregates import events as e
-from tests.integration.turns.outside import Outside
+from tests.integration.turns.outside import PATIENCE, Outside
 from tests.integration.turns.processes import Server, simulators
 
 ANA = "15550108001"
@@ -41,6 +42,64 @@ async def test_a_second_server_on_one_directory_is_refused_and_says_why(
     await outside.reads(ANA)
     await server.settled()
     assert await server.stop() == 0
+
+
+async def test_a_second_server_is_refused_whatever_name_leads_to_the_log(
+    server: Server, outside: Outside, tmp_path: Path
+) -> None:
+    await server.start()
+    (server.data / "serve.lock").unlink()
+    again = Server(outside, tmp_path)
+    linked = Server(outside, tmp_path / "elsewhere")
+    linked.data.mkdir(parents=True)
+    (linked.data / "default").symlink_to(server.data / "default")
+    for second in (again, linked):
+        await second.start(wait=False)
+        assert await second.dies() == 3
+        assert b"is in use by process" in second.said
+    assert await server.stop() == 0
+
+
+async def test_a_signal_during_start_up_ends_it_in_good_order(server: Server) -> None:
+    await server.start(wait=False)
+    await until((server.data / "default" / "log.db").exists)
+    assert await server.stop() == 0
+    assert b"Traceback" not in server.said
+    assert not (server.data / "serve.json").exists()
+
+
+async def test_damaged_derived_files_do_not_stop_a_server(server: Server, outside: Outside) -> None:
+    bot = server.data / "default"
+    bot.mkdir(parents=True)
+    for name in ("todo.db", "views.db"):
+        (bot / name).write_bytes(b"x" * 8192)
+    await server.start()
+    await outside.say(ANA)
+    await outside.reads(ANA)
+    await server.settled()
+    assert await server.stop() == 0
+    assert len([*bot.glob("*.damaged-*")]) == 2
+    assert sum("DERIVED_FILE_DAMAGED" in line for line in server.technical_log()) == 2
+
+
+async def test_an_address_that_cannot_be_written_is_written_later(server: Server) -> None:
+    obstacle = server.data / "serve.tmp"
+    obstacle.mkdir(parents=True)
+    await server.start()
+    await until(lambda: any("SERVE_ANNOUNCE_ERROR" in line for line in server.technical_log()))
+    obstacle.rmdir()
+    await until((server.data / "serve.json").exists)
+    (server.data / "serve.json").unlink()
+    await until((server.data / "serve.json").exists)
+    assert await server.stop() == 0
+    assert b"serves bot" in server.said
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return when it holds; fail if it never does."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - a file, of another process
+            await asyncio.sleep(0.01)
 
 
 async def test_a_server_that_is_asked_to_stop_finishes_what_runs(
