@@ -34,13 +34,16 @@ from app.settings import Settings
 from eventstore.errors import EventStoreError, LogUnavailable, StoreLocked
 
 _log = structlog.get_logger(__name__)
-CANNOT_REACH = 3
 LOOK_SECONDS = 2.0
 """How often the server looks whether `serve.json` is still there."""
 LONGEST_PAUSE = 60.0
 OPENAI_URL = "https://api.openai.com/v1"
 WHAPI_URL = "https://gate.whapi.cloud"
 _Duty = Callable[[], Awaitable[None]]
+
+
+class CannotServe(ConnectionError):
+    """The server could not start, or not go on. The message says what to do."""
 
 
 class World(msgspec.Struct, frozen=True):
@@ -62,7 +65,7 @@ class Address(msgspec.Struct, frozen=True):
 
 
 def run(settings: Settings) -> int:
-    """Serve until a signal. Returns an exit code: 0 done, 3 could not start."""
+    """Serve until a signal and return 0. Raises `CannotServe` with what to do about it."""
     logs.configure(settings.logs)
     directory = settings.bot_directory
     try:
@@ -72,9 +75,15 @@ def run(settings: Settings) -> int:
         ):
             uvloop.run(_serve(settings))
     except (StoreLocked, LogUnavailable, OSError, EventStoreError, ValueError) as error:
-        sys.stderr.write(f"hilo serve: {error}\n")
-        return CANNOT_REACH
+        raise CannotServe(_said(error)) from error
     return 0
+
+
+def _said(error: Exception) -> str:
+    """Return an error's text; a plain one of the system gets what to do about it."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"cannot use {error.filename}: {error.strerror}. Choose another with --data"
+    return str(error)
 
 
 class _Stop:
@@ -118,11 +127,22 @@ async def _serve(settings: Settings) -> None:
         _log.info("SERVE_STOPPED", when="starting")
 
 
+def _echoes_to_people(settings: Settings) -> bool:
+    real = bool(settings.whapi_token.get_secret_value()) and not settings.whapi_base_url
+    return real and settings.openai_simulated and not settings.echo_to_real_people
+
+
 async def _run(settings: Settings, stop: _Stop) -> None:
     if not settings.on_loopback and not settings.webhook_secret.get_secret_value():
         msg = (
             f"webhooks on {settings.host} need a shared secret: set HILO_WEBHOOK_SECRET and add it "
             f"to the channel's webhook settings as the header {settings.webhook_header}"
+        )
+        raise ValueError(msg)
+    if _echoes_to_people(settings):
+        msg = (
+            "WhatsApp would be real and OpenAI simulated: people would get echoes of what they "
+            "write. Set OPENAI_API_KEY, or HILO_ECHO_TO_REAL_PEOPLE=true if that is what you want"
         )
         raise ValueError(msg)
     with simulators(settings) as world:
@@ -284,19 +304,34 @@ def _greet(settings: Settings, address: Address) -> None:
         f"  health    {address.url}/healthz  {address.url}/readyz  {address.url}/metrics",
         f"  log       {settings.bot_directory / 'log.db'}   technical log {settings.logs}",
     ]
-    if address.simulated:
-        names = " and ".join({"openai": "OpenAI", "whapi": "Whapi"}[n] for n in address.simulated)
-        lines += [
-            "",
-            f"  !! SIMULATED: {names}. No real message is sent and no real answer is made.",
-            "  !! Set OPENAI_API_KEY and WHAPI_TOKEN to talk to the real ones.",
-            "  !! Try it: hilo chat",
-        ]
+    lines += _what_is_simulated(settings, address.simulated)
     try:
         sys.stdout.write("\n".join(lines) + "\n")
         sys.stdout.flush()
     except OSError as error:  # nobody reads it, or its disk is full
         _log.warning("SERVE_ANNOUNCE_ERROR", error=f"{type(error).__name__}: {error}")
+
+
+def _what_is_simulated(settings: Settings, simulated: tuple[str, ...]) -> list[str]:
+    """Say loudly, for each side, whether it is the real one."""
+    if not simulated:
+        return []
+    openai = (
+        "OpenAI is SIMULATED: answers are echoes. Set OPENAI_API_KEY for real ones."
+        if "openai" in simulated
+        else "OpenAI is REAL: answers cost money."
+    )
+    whapi = (
+        "WhatsApp is SIMULATED: no message reaches anybody. Set WHAPI_TOKEN for the real one."
+        if "whapi" in simulated
+        else "WhatsApp is REAL: messages reach people."
+    )
+    lines = ["", f"  !! {openai}", f"  !! {whapi}"]
+    if "whapi" in simulated:
+        quiet = f"{settings.quiet_seconds:g} s"
+        place = "" if settings.data == Path("data") else f" --data {settings.data}"
+        lines.append(f"  Try it: hilo chat{place}   (an answer comes after {quiet} of quiet)")
+    return lines
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -109,6 +109,10 @@ class Settings(BaseSettings):
         "", validation_alias=AliasChoices("WHAPI_BASE_URL", "whapi_base_url")
     )
 
+    echo_to_real_people: bool = Field(
+        default=False, description="allow real WhatsApp with a simulated OpenAI, which echoes"
+    )
+
     # -- for tests -------------------------------------------------------------------------------
     crash_at: str = Field("", description="fault tests only: POINT[:N] at which to die")
 
