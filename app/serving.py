@@ -27,6 +27,7 @@ import uvicorn
 import uvloop
 
 from app import logs
+from app.api.corked import CorkedProtocol
 from app.api.ingress import WebhookIngress, WebhookSecret
 from app.api.server import Readiness, create_app
 from app.bootstrap import RELEASE, Bot, open_bot, open_outside
@@ -160,7 +161,7 @@ async def _listen(settings: Settings, bot: Bot, world: World, stop: _Stop) -> No
     config = uvicorn.Config(
         door(settings, bot),
         loop="none",
-        http="httptools",
+        http=CorkedProtocol,
         ws="none",
         lifespan="off",
         access_log=False,

@@ -8,7 +8,6 @@ disclosed and proved later without giving a key away. Losing the type argument, 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from hashlib import sha256
 from hmac import compare_digest
@@ -20,6 +19,7 @@ from cryptography.exceptions import InvalidTag
 from eventstore.errors import CannotUnseal
 from eventstore.kek import NONCE_BYTES
 from eventstore.keyring import Keyring
+from eventstore.randomness import random_bytes
 from eventstore.types import StreamName
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ class Sealer:
         leads to this owner (see `Keyring.ensure_keys`).
         """
         generation, key = self._keyring.current_key(owner)
-        random = os.urandom(NONCE_BYTES + SALT_BYTES)
+        random = random_bytes(NONCE_BYTES + SALT_BYTES)
         nonce = random[:NONCE_BYTES]
         plain = random[NONCE_BYTES:] + self._encode(value)
         box = nonce + key.encrypt(nonce, plain, _associated(stream, field, generation))

@@ -6,11 +6,12 @@ Positions and versions start at 1; 0 means "before the first".
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import NewType
 
 import msgspec
+
+from eventstore.randomness import random_bytes
 
 Position = NewType("Position", int)
 """Place of an event in the whole log: 1, 2, 3 … without gaps."""
@@ -42,7 +43,7 @@ MAX_STATE_BYTES = 4 * 1024 * 1024
 
 def new_append_id() -> AppendId:
     """Return 16 fresh random bytes."""
-    return AppendId(os.urandom(16))
+    return AppendId(random_bytes(16))
 
 
 class NewEvent(msgspec.Struct, frozen=True, gc=False):

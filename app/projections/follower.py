@@ -33,6 +33,10 @@ BULK_EVENTS: Final = 20_000
 _RETRY_SECONDS: Final = 30.0
 _IDLE_SECONDS: Final = 1.0
 
+_PAUSE_SECONDS: Final = 0.02
+"""Between batches: a transaction for each commit of the log would want the interpreter's lock as
+often as the writer does."""
+
 
 class Follower:
     """Follows one log. `start` and `stop` it once; everything else is safe from any thread."""
@@ -129,7 +133,9 @@ class Follower:
                 if arrive is not None:
                     arrive()
                     arrive = None
-                if not self._turn():
+                if self._turn():
+                    self._stopping.wait(_PAUSE_SECONDS)
+                else:
                     self._news.wait(_IDLE_SECONDS)
             except Exception as error:  # noqa: BLE001 - were this thread to end, nobody would know
                 # Traffic goes on without read models; they are tried again.
