@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Final, Self
 from urllib.parse import quote
 
+from app import logs
 from app.aggregates.events import USER_EVENTS
 from app.aggregates.gateway_events import GATEWAY_EVENTS
 from app.settings import Settings
@@ -58,6 +59,7 @@ class Installation:
 
     def __init__(self, settings: Settings) -> None:
         """Look, without opening anything. Raises `NothingHere`."""
+        logs.configure(None)  # never structlog's own: it shows locals, texts included
         self.settings = settings
         self.codec = Codec(EVENT_CLASSES)
         self._look()
