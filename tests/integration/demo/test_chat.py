@@ -26,21 +26,19 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The directory in which `hilo serve` runs, with its own simulators."""
     directory = tmp_path_factory.mktemp("house")
     command = [sys.executable, "-m", "app.cli", "serve"]
-    with (directory / "out.txt").open("wb") as output:
+    with (directory / "errors.txt").open("wb") as errors:
         server = subprocess.Popen(
-            command, cwd=directory, env=environment(), stdout=output, stderr=output
+            command, cwd=directory, env=environment(), stdout=subprocess.PIPE, stderr=errors
         )
+    assert server.stdout is not None
     try:
-        deadline = time.monotonic() + 30
-        while not (directory / "data/serve.json").exists():
-            assert server.poll() is None, (directory / "out.txt").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        greeting = server.stdout.readline()  # said once the address is written; "" if it died
+        assert b"serves bot" in greeting, (directory / "errors.txt").read_text()
         yield directory
     finally:
         server.terminate()
-        server.wait(30)
-    assert "Traceback" not in (directory / "out.txt").read_text()
+        server.communicate(timeout=30)
+    assert "Traceback" not in (directory / "errors.txt").read_text()
 
 
 def environment() -> dict[str, str]:
