@@ -38,6 +38,7 @@ from app.jobs.schedule import Schedule
 from app.projections import THREAD_MAP, TOKEN_TOTALS, Follower, Views
 from app.release import release
 from app.settings import Settings
+from eventstore.errors import KeyringError
 from eventstore.keyring import KeyEncryptionKey, Keyring
 from eventstore.sealing import Sealer
 from eventstore.sqlite import SQLiteLog, system_clock
@@ -71,6 +72,7 @@ class Bot:
         self.position = self.log.head().position
         """Where the log ends, as far as this process has written it or begun with it."""
         self.writer = Writer(self.log, capacity=settings.queue)
+        _refuse_to_lose_keys(self.log, directory / "keys.db")
         self.keyring = open_keyring(settings)
         self.keyring.ensure_keys([BOT])
         self.sealer = Sealer(self.keyring)
@@ -254,6 +256,18 @@ class Bot:
             "identity_clashes": self.keyring.clashes,
             **counts,
         }
+
+
+def _refuse_to_lose_keys(log: SQLiteLog, keys: Path) -> None:
+    """Raise `KeyringError` if there is a log but not the keys that belong to it.
+
+    A new keyring would have new secrets: what was delivered before would no longer be known, and
+    be answered again, and nothing that people wrote could be read.
+    """
+    if log.head().position > 0 and not keys.exists():
+        log.close()
+        msg = f"{keys} is missing, and {log.path} needs it: restore it from its backup first"
+        raise KeyringError(msg)
 
 
 def open_keyring(settings: Settings) -> Keyring:

@@ -209,8 +209,8 @@ class OpenAIProvider:
                 raise cause from None
             except RateLimited as busy:
                 wait = max(wait, busy.retry_after or 0.0)
-            except (Unreachable, TimeoutError):
-                pass  # it may be back before the deadline
+            except (Unreachable, TimeoutError) as error:  # it may be back before the deadline
+                _log.info("RESPONSE_POLL_FAILED", error=type(error).__name__)
             else:
                 if isinstance(outcome, Answer):
                     return outcome

@@ -68,6 +68,23 @@ async def test_a_signal_during_start_up_ends_it_in_good_order(server: Server) ->
     assert not (server.data / "serve.json").exists()
 
 
+async def test_a_log_without_its_keys_is_not_served(server: Server, outside: Outside) -> None:
+    await server.start()
+    await outside.say(ANA)
+    await outside.reads(ANA)
+    await server.settled()
+    assert await server.stop() == 0
+    keys = server.data / "default" / "keys.db"
+    kept = keys.rename(keys.with_name("keys.kept"))
+    await server.start(wait=False)
+    assert await server.dies() == 3
+    assert b"keys.db is missing" in server.said
+    assert not keys.exists()
+    kept.rename(keys)
+    await server.start()
+    assert await server.stop() == 0
+
+
 async def test_damaged_derived_files_do_not_stop_a_server(server: Server, outside: Outside) -> None:
     bot = server.data / "default"
     bot.mkdir(parents=True)
