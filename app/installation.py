@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -34,6 +35,8 @@ EVENT_CLASSES: Final[tuple[type[Event], ...]] = (*USER_EVENTS, *GATEWAY_EVENTS)
 """Every class of event that this release knows, in whatever stream."""
 
 _PSEUDONYM: Final = re.compile(r"[a-z2-7]{20}")
+_BEGINNING: Final = re.compile(r"(?=.*[a-z])[a-z2-7]{6,19}")
+"""Of a pseudonym. Never digits alone, which are a number."""
 _NUMBER: Final = re.compile(r"\+?[\d\s().-]+")
 _LID: Final = "@lid"
 
@@ -99,12 +102,17 @@ class Installation:
     def stream_of(self, person: str) -> StreamName:
         """Return the stream that is meant by a name of it, a pseudonym, a phone number or a lid.
 
-        Phone numbers may be written with a +, spaces and dashes; a lid ends in `@lid`. Raises
+        A pseudonym's first six or more letters are enough if nobody else's begin so. Phone
+        numbers may be written with a +, spaces and dashes; a lid ends in `@lid`. Raises
         `UnknownPerson`; `KeysUnavailable` or `KeyringError` if only the keyring could tell.
         """
         for name in (person, f"{USER_PREFIX}{person}"):
             if self.log.stream_version(StreamName(name)):
                 return StreamName(name)
+        if _BEGINNING.fullmatch(person):
+            begun = list(islice(self.log.streams(f"{USER_PREFIX}{person}"), 2))
+            if len(begun) == 1:
+                return begun[0].name
         handles = _handles(person)
         pseudonym = self.keyring.find(handles) if handles else None
         if pseudonym is None:

@@ -228,6 +228,18 @@ class SQLiteLog(SQLiteAppends):
         with self._read() as cursor:
             return dict(cursor.execute(SQL["count_types"]).fetchall())
 
+    def size(self) -> int:
+        """Return the bytes of the database's pages, indexes included, wherever they are kept.
+
+        A page that is still in the WAL counts once; the WAL itself does not.
+        """
+        with self._read() as cursor:
+            pages, size = (
+                int(cursor.execute(f"PRAGMA {name}").fetchone()[0])
+                for name in ("page_count", "page_size")
+            )
+        return pages * size
+
     def cursor_at(self, position: Position) -> Cursor:
         """Return a cursor at a position, with its leaf hash."""
         epoch = self.head().epoch

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from app.cli.failures import FoundProblem, WrongUsage
+from app.cli.failures import CannotReach, FoundProblem, WrongUsage
 from app.cli.output import Bar, bar, json_line
 from app.cli.recorded import Presenter
 from app.cli.selection import Selection, pages
@@ -50,20 +50,11 @@ class Export:
     def to_file(self, path: Path) -> None:
         """Write the lines to a file that appears when it is complete and on the disk.
 
-        A pipe or a device that stands at `path` is written to as it is.
+        A pipe or a device that stands at `path` is written to as it is. Raises `WrongUsage` if
+        nothing can be written there, `CannotReach` if not everything could.
         """
-        target = path.resolve()
-        if target.is_dir():
-            msg = f"--output {path} is a directory: name a file"
-            raise WrongUsage(msg)
-        if not target.parent.is_dir():
-            msg = f"--output {path}: there is no directory {target.parent}"
-            raise WrongUsage(msg)
-        if target.exists() and not target.is_file():
-            with target.open("w", encoding="utf-8") as device:
-                self._write(device.write, shown=True)
-            return
-        with _whole(target) as file:
+        target, device = _target(path)
+        with (_opened if device else _whole)(path, target) as file:
             self._write(file.write, shown=True)
 
     def _write(self, write: Callable[[str], object], *, shown: bool) -> None:
@@ -83,20 +74,68 @@ class Export:
             progress.at(position - self.after)
 
 
+def _target(path: Path) -> tuple[Path, bool]:
+    """Return what is to be written, and whether it is a pipe or a device. Raises `WrongUsage`."""
+    try:
+        target = path.resolve()
+        if target.is_dir():
+            msg = f"--output {path} is a directory: name a file"
+            raise WrongUsage(msg)
+        if not target.parent.is_dir():
+            msg = f"--output {path}: there is no directory {target.parent}"
+            raise WrongUsage(msg)
+        return target, target.exists() and not target.is_file()
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
+        raise _unusable(path, error) from error
+
+
 @contextmanager
-def _whole(target: Path) -> Iterator[TextIO]:
+def _opened(path: Path, target: Path) -> Iterator[TextIO]:
+    try:
+        device = target.open("w", encoding="utf-8")
+    except OSError as error:
+        raise _unusable(path, error) from error
+    try:
+        with device:
+            yield device
+    except BrokenPipeError:  # its reader has seen enough
+        raise
+    except OSError as error:
+        raise _unfinished(path, error, "what came before is there") from error
+
+
+@contextmanager
+def _whole(path: Path, target: Path) -> Iterator[TextIO]:
     """Give a file beside `target` that takes its place, durably, unless something is raised."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # mode 0600
+    try:
+        # Its mode is 0600: texts may be in it.
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    except OSError as error:
+        raise _unusable(path, error) from error
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         Path(name).replace(target)
-    except BaseException:
+        _sync(target.parent)
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _unfinished(path, error, "it is as it was") from error
         raise
-    _sync(target.parent)
+
+
+def _unusable(path: Path, error: OSError | RuntimeError) -> WrongUsage:
+    reason = getattr(error, "strerror", None) or error
+    return WrongUsage(
+        f"--output {path} cannot be written ({reason}): name a file in a directory that "
+        "is yours, or - for stdout"
+    )
+
+
+def _unfinished(path: Path, error: OSError, state: str) -> CannotReach:
+    return CannotReach(f"--output {path} could not be written whole ({error.strerror}): {state}")
 
 
 def _sync(directory: Path) -> None:

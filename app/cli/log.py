@@ -22,8 +22,9 @@ log = group("log", "Browse, follow and export the log: every event, as it was re
 
 _TYPE_WIDTH = 20
 _WHO_WIDTH = 25
+_SHORT_WHO = 8
 
-Limit = Annotated[int, typer.Option("--limit", "-n", min=0, metavar="N", help="Events at most.")]
+Raw = Annotated[bool, typer.Option("--raw", help="Every field as it was recorded, ids whole.")]
 After = Annotated[
     int | None,
     typer.Option("--after", min=0, metavar="POS", help="Only events after this position."),
@@ -52,11 +53,19 @@ def tail(
     types: Types = None,
     user: User = None,
     after: After = None,
+    opening: Open = False,
+    raw: Raw = False,
     data: Data = None,
     bot: Bot = None,
     as_json: Json = False,
 ) -> int:
-    """Show the newest events, oldest first, one a line; with --json one JSON object a line."""
+    """Show the newest events, oldest first, one a line; with --json one JSON object a line.
+
+    A line: position, time (UTC), person (the first letters of the pseudonym, which USER takes,
+    too), type, and what happened in words. --raw shows every field instead: cor is the run that an
+    event belongs to, cau the version of the event that caused it; at and other instants are µs
+    since 1970.
+    """
     from app.cli.selection import refuse_beyond, select
 
     with opened(data, bot) as here:
@@ -64,7 +73,7 @@ def tail(
         start = refuse_beyond(here.log, after, "--after")
         head = here.log.head()
         seen = here.log.cursor_at(head.position)
-        show = _Lines(here, as_json=as_json)
+        show = _Lines(here, as_json=as_json, raw=raw, opening=opening)
         _show_first(here, wanted, show, after=None if after is None else start, limit=limit)
         if follow:
             _follow(here, wanted, show, seen)
@@ -72,26 +81,54 @@ def tail(
 
 
 class _Lines:
-    """Prints events one a line, for people or as JSON."""
+    """Prints events one a line: for people, with every field, or as JSON."""
 
-    def __init__(self, here: Installation, *, as_json: bool, opening: bool = False) -> None:
+    def __init__(self, here: Installation, *, as_json: bool, raw: bool, opening: bool) -> None:
         from app.cli.recorded import Presenter
 
         sealer = here.sealer if opening else None
         self._present: Presenter = Presenter(here.codec, here.log.head().epoch, sealer)
-        self._as_json = as_json
+        self._line = self._json if as_json else self._raw if raw else self._worded
+        if not (as_json or raw) and sys.stdout.isatty():
+            _explain(opening=opening)
 
     def __call__(self, event: Recorded) -> None:
-        from app.cli.output import iso, json_line, write
+        from app.cli.output import write
 
-        if self._as_json:
-            write(json_line(self._present.as_json(event)))
-            return
+        write(self._line(event))
+
+    def _json(self, event: Recorded) -> str:
+        from app.cli.output import json_line
+
+        return json_line(self._present.as_json(event))
+
+    def _raw(self, event: Recorded) -> str:
+        from app.cli.output import iso
+
         who = event.stream.removeprefix("user/")
-        write(
+        return (
             f"{event.position:>9} {iso(event.recorded_at)} {who:<{_WHO_WIDTH}} "
             f"{event.type:<{_TYPE_WIDTH}} {self._present.as_text(event)}".rstrip()
         )
+
+    def _worded(self, event: Recorded) -> str:
+        from app.cli.output import when
+
+        _, is_user, person = event.stream.partition("user/")
+        who = person[:_SHORT_WHO] if is_user else event.stream
+        return (
+            f"{event.position:>7}  {when(event.recorded_at)}  {who:<{_SHORT_WHO}}  "
+            f"{event.type:<{_TYPE_WIDTH}}  {self._present.as_words(event)}".rstrip()
+        )
+
+
+def _explain(*, opening: bool) -> None:
+    """Say to a person at a terminal what the columns are, and what shows more."""
+    from app.cli.output import remark
+
+    more = "" if opening else "texts of people are «sealed»: --open shows them. "
+    remark(f"{'#':>7}  {'time (UTC)':<24}  {'person':<8}  {'event':<20}  what happened")
+    remark(f"{'':>7}  {more}--raw: every field. --json: for programs.")
 
 
 def _show_first(
@@ -137,17 +174,21 @@ def show(
         typer.Option("--limit", "-n", min=0, metavar="N", help="Only the newest N events."),
     ] = None,
     opening: Open = False,
+    raw: Raw = False,
     data: Data = None,
     bot: Bot = None,
     as_json: Json = False,
 ) -> int:
-    """Show the timeline of one user: every event of their stream, oldest first."""
+    """Show the timeline of one user: every event of their stream, oldest first.
+
+    The lines are those of hilo log tail.
+    """
     from app.cli.selection import Selection, newest, pages
     from eventstore.types import Position
 
     with opened(data, bot) as here:
         wanted = Selection(stream=here.stream_of(who))
-        print_event = _Lines(here, as_json=as_json, opening=opening)
+        print_event = _Lines(here, as_json=as_json, raw=raw, opening=opening)
         head = here.log.head().position
         if limit is not None:
             for event in newest(here.log, wanted, limit=limit, up_to=head):
@@ -161,7 +202,11 @@ def show(
 
 @log.command(epilog=codes())
 def stats(*, data: Data = None, bot: Bot = None, as_json: Json = False) -> int:
-    """Count the log: where it ends, events by type, streams, bytes, first and last time."""
+    """Count the log: where it ends, events by type, streams, bytes, first and last time.
+
+    `bytes` are those of the database's pages, indexes included; `wal_bytes` is the write-ahead log
+    beside them, through which every page goes and whose size says nothing about the events.
+    """
     from app.cli import output
     from eventstore.types import Position
 
@@ -171,7 +216,7 @@ def stats(*, data: Data = None, bot: Bot = None, as_json: Json = False) -> int:
         streams = sum(1 for _ in here.log.streams())
         users = sum(1 for _ in here.log.streams("user/"))
         first = here.log.event_at(Position(1))
-        size = sum(path.stat().st_size for path in _files(here.log_path))
+        size = here.log.size()
     answer: dict[str, object] = {
         "log": str(here.log_path),
         "epoch": head.epoch,
@@ -179,6 +224,7 @@ def stats(*, data: Data = None, bot: Bot = None, as_json: Json = False) -> int:
         "streams": streams,
         "users": users,
         "bytes": size,
+        "wal_bytes": _size_of_wal(here.log_path),
         "bytes_per_event": size // head.position if head.position else None,
         "first_at": output.iso(first.recorded_at) if first else None,
         "last_at": output.iso(head.recorded_at) if first else None,
@@ -193,16 +239,17 @@ def stats(*, data: Data = None, bot: Bot = None, as_json: Json = False) -> int:
     return DONE
 
 
-def _files(path: Path) -> list[Path]:
-    """The log's file and, while there is one, its write-ahead log."""
-    return [file for file in (path, path.with_name(path.name + "-wal")) if file.exists()]
+def _size_of_wal(path: Path) -> int:
+    """Return the bytes of the write-ahead log: beside the pages, reused for ever."""
+    wal = path.with_name(f"{path.name}-wal")
+    return wal.stat().st_size if wal.exists() else 0
 
 
 @log.command(
     epilog=codes(
         found="a sealed field could not be opened although nobody was forgotten, or the log was "
         "restored meanwhile",
-        unreachable="there is no log, no key to open, or FILE cannot be written",
+        unreachable="there is no log, no key to open, or no room for the whole FILE",
     )
 )
 def export(

@@ -29,12 +29,17 @@ Open = Annotated[
 User = Annotated[
     str | None,
     typer.Option(
-        "--user", metavar="USER", help="Only this user: a pseudonym, a phone number or a lid."
+        "--user",
+        metavar="USER",
+        help="Only this user: a pseudonym or its beginning, a phone number or a lid.",
     ),
 ]
 Who = Annotated[
     str,
-    typer.Argument(metavar="USER", help="A pseudonym, a phone number, a lid (…@lid) or a stream."),
+    typer.Argument(
+        metavar="USER",
+        help="A pseudonym or its beginning, a phone number, a lid (…@lid) or a stream.",
+    ),
 ]
 Types = Annotated[
     list[str] | None,

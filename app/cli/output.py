@@ -32,6 +32,13 @@ def iso(micros: int) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+def when(micros: object) -> str:
+    """Return an instant as people read it: UTC, to the millisecond. `2026-11-21 00:47:29.968Z`."""
+    if not isinstance(micros, int):
+        return "–"
+    return f"{iso(micros)[:23].replace('T', ' ')}Z"
+
+
 def safe(text: str) -> str:
     """Return text without characters that a terminal would obey."""
     if text.isprintable():

@@ -23,6 +23,10 @@ Results go to stdout, remarks and errors to stderr; every command has --json. Ex
 1 found something wrong, 2 wrong usage, 3 cannot reach what it needs, 130 interrupted.
 """
 
+_COMMAND_WORDS: Final = 2
+"""`hilo GROUP COMMAND`: before these are said, `--json` is no option of a command."""
+_NO_MORE_OPTIONS: Final = "--"
+
 app = typer.Typer(
     name="hilo",
     help=HELP,
@@ -36,6 +40,9 @@ app = typer.Typer(
 @app.callback()
 def _hilo(
     *,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The same as --json after a command.")
+    ] = False,
     version: Annotated[
         bool,
         typer.Option(
@@ -59,7 +66,7 @@ app.command(epilog=about.VERSION_CODES)(about.version)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (`sys.argv` by default) and return its exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = _json_last(list(sys.argv[1:] if arguments is None else arguments))
     with suppress(AttributeError, ValueError):  # a stream that a test or an embedder replaced
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
@@ -71,6 +78,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     return code
+
+
+def _json_last(given: list[str]) -> list[str]:
+    """Return a command line whose `--json`, if it stands before the command, stands after it."""
+    before = given[:_COMMAND_WORDS]
+    if "--json" not in before or _NO_MORE_OPTIONS in before or len(given) == 1:
+        return given
+    words = [word for word in before if word != "--json"] + given[_COMMAND_WORDS:]
+    end = words.index(_NO_MORE_OPTIONS) if _NO_MORE_OPTIONS in words else len(words)
+    return [*words[:end], "--json", *words[end:]]
 
 
 def _run(arguments: list[str]) -> int:

@@ -7,7 +7,9 @@ One event as JSON, in `log tail --json`, `log show --json` and `log export`:
 
 A sealed field is `{"sealed": {generation, box, digest}}`. Opened, it is its value; what cannot be
 opened keeps its box and says why: `{"sealed": …, "unopened": "forgotten" | "key missing" | …}`.
-An event written by a newer release keeps its stored, short names and has `"unknown_type": true`.
+In every state, `at` is the sender's own time, `cor` (correlation) the run that the event belongs to
+and `cau` (causation) the version, in the same stream, of the event that caused it. An event written
+by a newer release keeps its stored, short names and has `"unknown_type": true`.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 import msgspec
 
 from app.cli.output import iso, safe
+from app.cli.wording import veiled, worded
 from app.installation import owner_of
 from eventstore.codec import Codec, Event
 from eventstore.errors import CannotUnseal, Forgotten, KeyMissing, UnknownEventType
@@ -64,6 +67,12 @@ class Presenter:
             "state": state,
         }
         return line | {"unknown_type": True} if unknown else line
+
+    def as_words(self, event: Recorded) -> str:
+        """Return what an event says to a person, on one line; `as_text` if it has no words."""
+        state, unknown = self._state(event)
+        words = None if unknown else worded(event.type.partition("@")[0], state)
+        return self.as_text(event) if words is None else words
 
     def as_text(self, event: Recorded) -> str:
         """Return what an event says on one line: `name=value …`, empty fields left out."""
@@ -126,9 +135,10 @@ def _sealed_type(hint: object) -> Any:  # noqa: ANN401 - a type, as an annotatio
 
 
 def _word(value: object) -> str:
+    hidden = veiled(value)
+    if hidden is not None:
+        return hidden
     match value:
-        case {"sealed": _, **reason}:
-            return f"«{reason.get('unopened', 'sealed')}»"
         case bytes():
             return value[:_SHORT_BYTES].hex() + "…"
         case dict():

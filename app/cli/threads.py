@@ -183,7 +183,7 @@ def _write_threads(views: list[ThreadView], *, limit: int) -> None:
                 view.band(limit),
                 view.messages_in,
                 view.messages_out,
-                None if view.last_activity is None else output.iso(view.last_activity),
+                output.when(view.last_activity),
             )
             for view in views
         ],

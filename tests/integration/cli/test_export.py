@@ -83,6 +83,12 @@ def test_a_failed_export_leaves_the_file_that_was_there(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "out.jsonl"]
 
 
+def test_a_full_device_is_named(hilo: Hilo, house: House) -> None:
+    ran = hilo("log", "export", "--output", "/dev/full")
+    assert ran.code == 3
+    assert "--output /dev/full could not be written whole (No space left on device)" in ran.err
+
+
 def test_events_of_one_append_are_never_separated(hilo: Hilo, house: House) -> None:
     first = next(r.position for r in house.log.read(limit=1000) if r.type == "RunCompleted")
     for option in ("--after", "--up-to"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -33,6 +35,59 @@ def test_tail_is_one_line_an_event_and_seals_what_is_personal(hilo: Hilo, house:
     assert "«sealed»" in ran.out
     assert "hola" not in ran.out
     assert ran.err == ""
+
+
+def test_tail_says_what_happened_in_the_words_of_a_reader(hilo: Hilo, house: House) -> None:
+    shown = hilo("log", "tail", "--user", ANA).out
+    assert "MessageReceived       the person sent a text: «sealed»" in shown
+    assert "it cost 1234 tokens" in shown
+    assert "WhatsApp took part 1 of the answer" in shown
+    assert not re.search(r"cor=|cau=|run-|resp_|\.\d{4}", shown)
+    person = house.people[ANA]
+    for line in shown.splitlines():
+        assert re.match(r" *\d+  \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}Z  ", line)
+        assert f"  {person[:8]}  " in line
+        assert person not in line
+    assert "the person sent a text: “hola, soy Ana”" in hilo("log", "tail", "--open").out
+
+
+def test_raw_lines_hold_every_field_and_whole_ids(hilo: Hilo, house: House) -> None:
+    shown = hilo("log", "tail", "--raw", "--type", "RunCompleted").out
+    assert house.people[ANA] in shown
+    assert f"run=run-{ANA}-2" in shown
+    assert f"cor=run-{ANA}-2" in shown
+    assert re.search(r"T\d\d:\d\d:\d\d\.\d{6}Z", shown)
+    assert hilo("log", "show", ANA, "--raw").out.splitlines()[0].endswith("chat=«sealed»")
+
+
+def test_on_a_terminal_the_columns_are_explained_and_in_a_pipe_there_are_only_events(
+    tmp_path: Path, house: House
+) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "app.cli", "log", "tail", "--limit", "1"]
+    with os.fdopen(ours, "rb") as terminal:
+        done = subprocess.run(
+            command,
+            env=environment(tmp_path),
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        os.close(theirs)
+        assert b"guten Tag" not in terminal.readline()
+    assert "what happened" in done.stderr
+    assert "--open" in done.stderr
+
+
+def test_a_person_may_be_named_by_the_first_letters_of_their_pseudonym(
+    hilo: Hilo, house: House
+) -> None:
+    person = house.people[ANA]
+    lines = hilo("log", "show", person[:8], "--json").lines
+    assert {line["stream"] for line in lines} == {house.stream(ANA)}
+    assert hilo("log", "show", person[:3]).code == 1
 
 
 def test_tail_by_user_type_and_position_shows_only_what_is_asked_for(
@@ -121,10 +176,13 @@ def test_stats_count_the_log(hilo: Hilo, house: House) -> None:
     assert (stats["position"], stats["epoch"]) == (head.position, head.epoch)
     assert sum(stats["types"].values()) == head.position
     assert (stats["streams"], stats["users"]) == (3, 3)
-    assert stats["bytes"] > 4096
+    assert stats["bytes_per_event"] == stats["bytes"] // head.position
+    assert stats["wal_bytes"] > 0
     assert stats["first_at"] < stats["last_at"]
     assert stats["last_at"].endswith("Z")
     assert "MessageReceived" in hilo("log", "stats").out
+    house.close()  # which moves what is in the WAL to its place
+    assert stats["bytes"] == house.log.path.stat().st_size
 
 
 @pytest.mark.parametrize(
@@ -141,6 +199,8 @@ def test_stats_count_the_log(hilo: Hilo, house: House) -> None:
         (["export", "--up-to", "2", "--after", "4"], 2, "is before"),
         (["export", "--output", "."], 2, "is a directory"),
         (["export", "--output", "no/such/directory/x"], 2, "there is no directory"),
+        (["export", "--output", "/proc/x"], 2, "--output /proc/x cannot be written"),
+        (["export", "--output", "x" * 300], 2, "cannot be written"),
     ],
 )
 def test_a_wrong_request_is_refused_with_a_hint(

@@ -50,6 +50,15 @@ def test_the_version_is_told(hilo: Hilo) -> None:
     assert versions["python"] in hilo("version").out
 
 
+def test_json_may_be_asked_for_before_the_command(hilo: Hilo, house: House) -> None:
+    after = hilo("threads", "list", "--json")
+    assert hilo("--json", "threads", "list") == after == hilo("threads", "--json", "list")
+    assert hilo("--json", "log", "stats").json["users"] == 3
+    refused = hilo("--json", "log", "show", "--", "--nobody")
+    assert (refused.code, json.loads(refused.err)["exit_code"]) == (1, 1)
+    assert json.loads(hilo("--json").err)["exit_code"] == 2
+
+
 def test_every_setting_is_shown_with_where_it_came_from(hilo: Hilo, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("HILO_QUIET_SECONDS=7\nWHAPI_TOKEN=whapi-secret\n", "utf-8")
     secrets = {"HILO_KEK": "kek-secret", "OPENAI_BASE_URL": "https://me:pass-secret@host/v1"}
