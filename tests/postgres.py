@@ -167,6 +167,7 @@ class PostgresServer(Databases):
             "unix_socket_directories": str(self.data.parent),
             "max_connections": "200",
             "timezone": "UTC",
+            "wal_retrieve_retry_interval": "100ms",  # of a standby whose primary is gone
             **self.settings,
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
