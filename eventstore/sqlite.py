@@ -60,6 +60,7 @@ class SQLiteLog(SQLiteAppends):
                 writer.execute("PRAGMA wal_autocheckpoint=4000")
             if not self._has_schema():
                 writer.executescript("BEGIN IMMEDIATE;" + SQL["schema"] + "COMMIT;")
+            self._add_node_status()
         except (sqlite3.Error, PersistenceError) as error:
             msg = f"cannot open the log at {path}: {error}"
             raise LogUnavailable(msg) from error
@@ -69,6 +70,18 @@ class SQLiteLog(SQLiteAppends):
     def _has_schema(self) -> bool:
         query = "SELECT count(*) FROM sqlite_master WHERE name = 'streams_no_rename'"
         return bool(self._writer.execute(query).fetchone()[0])
+
+    def _add_node_status(self) -> None:
+        """Bring a log of an earlier release up to date; of two processes one is second."""
+        has = SQL["has_node_status"]
+        if self._writer.execute(has).fetchone()[0]:
+            return
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            if not self._writer.execute(has).fetchone()[0]:
+                self._writer.execute(SQL["add_node_status"])
+        finally:
+            self._writer.execute("COMMIT")
 
     @contextmanager
     def _read(self) -> Iterator[sqlite3.Cursor]:

@@ -127,14 +127,23 @@ class SQLiteAppends:
         for s in snapshots:
             execute(SQL["upsert_snapshot"], (s.stream, s.version, s.epoch, s.shape, s.state))
         for b in beats:
-            now = self._clock.now()
-            execute(SQL["upsert_node"], (b.node, b.incarnation, b.release, b.started_at, now))
+            row = (b.node, b.incarnation, b.release, b.started_at, self._clock.now(), b.status)
+            execute(SQL["upsert_node"], row)
         execute("COMMIT")
         self._head = Head(known.epoch, Position(plan.position), Micros(plan.recorded_at))
         self._clock.observe(self._head.recorded_at)
         if len(self._streams) > _STREAM_CACHE:  # never within a plan: it holds versions to come
             self._streams.clear()
         return plan.answers
+
+    def forget_nodes(self, before: Micros) -> int:
+        """Delete the rows of nodes that last beat before an instant; return how many there were."""
+        with self._write_lock:
+            try:
+                return self._writer.execute(SQL["forget_nodes"], (before,)).rowcount
+            except sqlite3.Error as error:
+                msg = f"cannot write the log ({error}): no node was forgotten"
+                raise LogUnavailable(msg) from error
 
     def _refresh_head(self) -> Head:
         epoch, position, recorded_at = self._writer.execute(SQL["select_head"]).fetchone()

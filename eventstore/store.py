@@ -34,6 +34,8 @@ class Beat(msgspec.Struct, frozen=True):
     release: str
     started_at: Micros
     beat_at: Micros = Micros(0)
+    status: bytes = b""
+    """What the node says of itself; the store keeps it as it came."""
 
 
 class StreamInfo(msgspec.Struct, frozen=True):
@@ -124,6 +126,12 @@ class LogStore(LogReader, Protocol):
         `AppendRejected`) fails alone. `LogUnavailable` for all: nothing was appended.
         Answers are given only when the transaction is durable, failures included: a
         `DuplicateKey` of a message in the same batch is durable, too.
+        """
+
+    def forget_nodes(self, before: Micros) -> int:
+        """Delete the rows of nodes that last beat before an instant; return how many there were.
+
+        Safe from any thread. Raises `LogUnavailable`.
         """
 
     def close(self) -> None:

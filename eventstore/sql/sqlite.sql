@@ -81,8 +81,15 @@ CREATE TABLE IF NOT EXISTS nodes (
     incarnation  TEXT    NOT NULL,
     release      TEXT    NOT NULL,
     started_at   INTEGER NOT NULL,
-    beat_at      INTEGER NOT NULL
+    beat_at      INTEGER NOT NULL,
+    status       BLOB    NOT NULL DEFAULT x''
 ) WITHOUT ROWID;
+
+-- has_node_status: Whether the table of nodes has their own words, which logs of old have not.
+SELECT count(*) FROM pragma_table_info('nodes') WHERE name = 'status';
+
+-- add_node_status: Nodes say something of themselves.
+ALTER TABLE nodes ADD COLUMN status BLOB NOT NULL DEFAULT x'';
 
 -- select_head: Where the log ends.
 SELECT epoch, position, recorded_at FROM head;
@@ -162,9 +169,14 @@ SELECT id, ?2, ?3, ?4, ?5 FROM streams
     OR snapshots.version > (SELECT version FROM streams WHERE id = snapshots.stream_id);
 
 -- upsert_node: A node says that it lives.
-INSERT INTO nodes (node, incarnation, release, started_at, beat_at) VALUES (?, ?, ?, ?, ?)
+INSERT INTO nodes (node, incarnation, release, started_at, beat_at, status)
+VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT (node) DO UPDATE SET incarnation = excluded.incarnation,
-       release = excluded.release, started_at = excluded.started_at, beat_at = excluded.beat_at;
+       release = excluded.release, started_at = excluded.started_at, beat_at = excluded.beat_at,
+       status = excluded.status;
 
--- select_nodes: Every node that ever beat.
-SELECT node, incarnation, release, started_at, beat_at FROM nodes ORDER BY node;
+-- select_nodes: Every node that beat, but for those that were forgotten.
+SELECT node, incarnation, release, started_at, beat_at, status FROM nodes ORDER BY node;
+
+-- forget_nodes: Nodes that have been silent for long.
+DELETE FROM nodes WHERE beat_at < ?;

@@ -26,7 +26,7 @@ from tests.conformance.appends import (
     whole,
 )
 from tests.conformance.held import HeldCommits
-from tests.conformance.stores import StoreFactory
+from tests.conformance.stores import FakeClock, StoreFactory
 
 Answer = asyncio.Task[Appended]
 
@@ -283,6 +283,25 @@ def test_a_node_beats_with_the_store_s_time(log: LogStore, writer: Writer) -> No
     [kept] = log.nodes()
     assert (kept.incarnation, kept.release, kept.started_at) == ("second", "1.1", 6)
     assert kept.beat_at == log.now()
+
+
+def test_what_a_node_says_of_itself_is_kept_as_it_came(log: LogStore, writer: Writer) -> None:
+    said = bytes(range(256))
+    asyncio.run(writer.save(Beat("node", "first", "1.0", Micros(5), status=said)))
+    asyncio.run(writer.save(Beat("quiet", "other", "1.0", Micros(5))))
+    assert [beat.status for beat in log.nodes()] == [said, b""]
+
+
+def test_nodes_that_were_silent_for_long_are_forgotten(
+    log: LogStore, writer: Writer, clock: FakeClock
+) -> None:
+    asyncio.run(writer.save(Beat("old", "first", "1.0", Micros(5))))
+    clock.move(10)
+    asyncio.run(writer.save(Beat("new", "second", "1.0", Micros(5))))
+    [new, old] = log.nodes()
+    assert log.forget_nodes(old.beat_at) == 0
+    assert log.forget_nodes(new.beat_at) == 1
+    assert log.nodes() == [new]
 
 
 async def test_a_beat_that_was_not_written_is_not_answered_as_if_it_were(

@@ -12,7 +12,8 @@ import pytest
 import eventstore.sqlite_appends
 from eventstore.errors import LogUnavailable
 from eventstore.sqlite import SQLiteLog, connect
-from eventstore.types import NewEvent
+from eventstore.store import Beat
+from eventstore.types import Micros, NewEvent
 from tests.conformance.appends import append, check, event, whole, write
 
 MEGABYTE = NewEvent("Said", b"." * 1_000_000)
@@ -118,3 +119,16 @@ def test_a_writer_waits_for_another_s_transaction_no_longer_than_it_is_told(path
     write(log, append())
     other.close()
     log.close()
+
+
+def test_a_log_of_an_earlier_release_learns_what_nodes_say_of_themselves(path: Path) -> None:
+    SQLiteLog(path).close()
+    bare = sqlite3.connect(path)
+    bare.execute("ALTER TABLE nodes DROP COLUMN status")
+    bare.execute("INSERT INTO nodes VALUES ('node', 'first', '1.0', 5, 7)")
+    bare.commit()
+    bare.close()
+    for _ in range(2):
+        log = SQLiteLog(path)
+        assert log.nodes() == [Beat("node", "first", "1.0", Micros(5), Micros(7))]
+        log.close()
