@@ -12,7 +12,6 @@ import random
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import msgspec
 import structlog
@@ -38,10 +37,8 @@ from app.jobs.schedule import Schedule
 from app.projections import THREAD_MAP, TOKEN_TOTALS, Follower, Views
 from app.release import release
 from app.settings import Settings
-from eventstore.errors import KeyringError
-from eventstore.keyring import KeyEncryptionKey, Keyring
+from app.stores import open_keyring, open_log, refuse_to_lose_keys
 from eventstore.sealing import Sealer
-from eventstore.sqlite import SQLiteLog, system_clock
 from eventstore.types import Position, StreamName
 from eventstore.writer import Writer
 
@@ -50,7 +47,6 @@ RELEASE = release()
 READERS = 4
 DRAIN_SECONDS = 10.0
 CHECKPOINT_SECONDS = 2.0
-KEYS_IN_MEMORY = 20_000
 
 
 class Outside(msgspec.Struct, frozen=True):
@@ -66,14 +62,17 @@ class Bot:
 
     def __init__(self, settings: Settings, outside: Outside) -> None:
         """Open the files. Nothing runs before `start`."""
-        directory = settings.bot_directory
         self.settings = settings
-        self.log = SQLiteLog(directory / "log.db", clock=system_clock, server=True)
+        self.log = open_log(settings, server=True)
         self.position = self.log.head().position
         """Where the log ends, as far as this process has written it or begun with it."""
+        try:
+            refuse_to_lose_keys(settings, self.log)
+            self.keyring = open_keyring(settings)
+        except BaseException:
+            self.log.close()
+            raise
         self.writer = Writer(self.log, capacity=settings.queue)
-        _refuse_to_lose_keys(self.log, directory / "keys.db")
-        self.keyring = open_keyring(settings)
         self.keyring.ensure_keys([BOT])
         self.sealer = Sealer(self.keyring)
         self.readers = ThreadPoolExecutor(READERS, thread_name_prefix="hilo-reader")
@@ -256,31 +255,6 @@ class Bot:
             "identity_clashes": self.keyring.clashes,
             **counts,
         }
-
-
-def _refuse_to_lose_keys(log: SQLiteLog, keys: Path) -> None:
-    """Raise `KeyringError` if there is a log but not the keys that belong to it.
-
-    A new keyring would have new secrets: what was delivered before would no longer be known, and
-    be answered again, and nothing that people wrote could be read.
-    """
-    if log.head().position > 0 and not keys.exists():
-        log.close()
-        msg = f"{keys} is missing, and {log.path} needs it: restore it from its backup first"
-        raise KeyringError(msg)
-
-
-def open_keyring(settings: Settings) -> Keyring:
-    """Open the bot's keyring with the key that the settings, or DATA/kek, hold."""
-    given = settings.kek.get_secret_value()
-    kek = (
-        KeyEncryptionKey.from_base64(given)
-        if given
-        else KeyEncryptionKey.from_file(settings.data / "kek")
-    )
-    path: Path = settings.bot_directory / "keys.db"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return Keyring.open(path, kek, clock=system_clock, keys=KEYS_IN_MEMORY)
 
 
 def open_outside(settings: Settings, *, openai_url: str, whapi_url: str) -> Outside:

@@ -11,23 +11,20 @@ never creates anything: what is not there yet is an error that says what to do.
 from __future__ import annotations
 
 import re
-import sqlite3
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
-from urllib.parse import quote
 
-from app import logs
+from app import logs, stores
 from app.aggregates.events import USER_EVENTS
 from app.aggregates.gateway_events import GATEWAY_EVENTS
 from app.settings import Settings
 from eventstore.codec import Codec, Event
-from eventstore.errors import LogUnavailable
-from eventstore.keyring import BOT, Handle, KeyEncryptionKey, Keyring
+from eventstore.keyring import BOT, Handle, Keyring
 from eventstore.sealing import Sealer
-from eventstore.sqlite import SQLiteLog, system_clock
+from eventstore.store import LogStore
 from eventstore.types import StreamName
 
 USER_PREFIX: Final = "user/"
@@ -68,9 +65,9 @@ class Installation:
         self._look()
 
     @property
-    def log_path(self) -> Path:
-        """Where the log is."""
-        return self.settings.bot_directory / "log.db"
+    def log_place(self) -> str:
+        """Where the log is, for people."""
+        return stores.log_place(self.settings)
 
     @property
     def views_path(self) -> Path:
@@ -78,21 +75,25 @@ class Installation:
         return self.settings.bot_directory / "views.db"
 
     @cached_property
-    def log(self) -> SQLiteLog:
+    def log(self) -> LogStore:
         """The log. Raises `NothingHere` or `LogUnavailable`."""
-        if not _holds(self.log_path, "SELECT count(*) FROM sqlite_master WHERE name = 'head'"):
-            msg = f"{self.log_path} is empty: start hilo serve, which makes the log"
+        if not stores.has_log(self.settings):
+            msg = f"{self.log_place} is empty: start hilo serve, which makes the log"
             raise NothingHere(msg)
-        return SQLiteLog(self.log_path)
+        return stores.open_log(self.settings)
 
     @cached_property
     def keyring(self) -> Keyring:
         """Identities and keys. Raises `KeysUnavailable` or `KeyringError`."""
-        path = self.settings.bot_directory / "keys.db"
-        if not path.exists() or not _holds(path, "PRAGMA user_version"):
-            msg = f"there is no keyring at {path}: restore keys.db from its backup"
+        settings = self.settings
+        if not stores.has_keyring(settings):
+            msg = f"there is no keyring at {stores.keys_place(settings)}: restore its backup"
             raise KeysUnavailable(msg)
-        return Keyring.open(path, self._key_encryption_key(), clock=system_clock)
+        if not stores.has_kek(settings):
+            path = stores.kek_file(settings)
+            msg = f"the key-encryption key is not at {path}: put it there, or set HILO_KEK"
+            raise KeysUnavailable(msg)
+        return stores.open_keyring(settings)
 
     @cached_property
     def sealer(self) -> Sealer:
@@ -142,11 +143,13 @@ class Installation:
         self.close()
 
     def _look(self) -> None:
-        data, log = self.settings.data, self.log_path
+        data = self.settings.data
+        if self.settings.on_postgres:
+            return  # asked when the log is opened
         if not data.is_dir():
             msg = f"nothing here yet: {data} does not exist. Start hilo serve, or give --data"
             raise NothingHere(msg)
-        if log.is_file():
+        if (self.settings.bot_directory / "log.db").is_file():
             return
         bots = sorted(path.parent.name for path in data.glob("*/log.db"))
         known = f"; there is --bot {', '.join(bots)}" if bots else ""
@@ -155,16 +158,6 @@ class Installation:
             "Start hilo serve, or give --data or --bot"
         )
         raise NothingHere(msg)
-
-    def _key_encryption_key(self) -> KeyEncryptionKey:
-        given = self.settings.kek.get_secret_value()
-        if given:
-            return KeyEncryptionKey.from_base64(given)
-        path = self.settings.data / "kek"
-        if not path.is_file():
-            msg = f"the key-encryption key is not at {path}: put it there, or set HILO_KEK"
-            raise KeysUnavailable(msg)
-        return KeyEncryptionKey.from_file(path)
 
 
 def owner_of(stream: StreamName) -> str:
@@ -180,16 +173,3 @@ def _handles(person: str) -> tuple[Handle, ...]:
         return ()
     digits = re.sub(r"\D", "", name)
     return (Handle("phone", digits), Handle("lid", digits)) if digits else ()
-
-
-def _holds(path: Path, query: str) -> bool:
-    """Ask a file that exists for one number, without ever creating it."""
-    try:
-        connection = sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=rw", uri=True)
-        try:
-            return bool(connection.execute(query).fetchone()[0])
-        finally:
-            connection.close()
-    except sqlite3.Error as error:
-        msg = f"{path} cannot be read: {error}"
-        raise LogUnavailable(msg) from error

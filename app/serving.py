@@ -33,6 +33,7 @@ from app.api.server import Readiness, create_app
 from app.bootstrap import RELEASE, Bot, open_bot, open_outside
 from app.lock import exclusive, exclusive_directory
 from app.settings import Settings
+from app.stores import log_place
 from eventstore.errors import EventStoreError, LogUnavailable, StoreLocked
 
 _log = structlog.get_logger(__name__)
@@ -309,7 +310,7 @@ def _greet(settings: Settings, address: Address) -> None:
         f"Hilo {RELEASE} serves bot {settings.bot!r} at {address.url}",
         f"  webhooks  POST {address.url}/webhooks/whapi",
         f"  health    {address.url}/healthz  {address.url}/readyz  {address.url}/metrics",
-        f"  log       {settings.bot_directory / 'log.db'}   technical log {settings.logs}",
+        f"  log       {log_place(settings)}   technical log {settings.logs}",
     ]
     lines += _what_is_simulated(settings, address.simulated)
     try:

@@ -8,9 +8,16 @@ directory, then from the defaults below. `OPENAI_API_KEY`, `OPENAI_BASE_URL`, `W
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -20,6 +27,9 @@ from pydantic_settings import (
 )
 
 _MIB = 1024 * 1024
+_POSTGRES: Final = ("postgresql://", "postgres://")
+_SCHEMA_PREFIX: Final = "bot_"
+_LONGEST_SCHEMA: Final = 63  # what PostgreSQL keeps of a name; the rest is cut off in silence
 
 
 class SettingsError(Exception):
@@ -47,6 +57,25 @@ class Settings(BaseSettings):
     kek: SecretStr = Field(
         SecretStr(""), description="key-encryption key, base64; default: the file DATA/kek"
     )
+
+    # -- PostgreSQL, instead of files ----------------------------------------------------------
+    database_url: SecretStr = Field(
+        SecretStr(""),
+        validation_alias=AliasChoices("HILO_DATABASE_URL", "DATABASE_URL", "database_url"),
+        description="PostgreSQL that holds the log (postgresql://…); empty: SQLite in DATA/BOT",
+    )
+    keys_database_url: SecretStr = Field(
+        SecretStr(""),
+        description="PostgreSQL database that holds the keys, another one than the log's",
+    )
+    owner_database_url: SecretStr = Field(
+        SecretStr(""),
+        description="the log's database as its owner, for hilo store prepare alone",
+    )
+    database_pool: int = Field(8, ge=2, description="connections to the log's database, a bot")
+    database_connect_seconds: float = Field(5.0, gt=0, description="time-out of connecting")
+    database_statement_seconds: float = Field(30.0, gt=0, description="time-out of a statement")
+    database_lock_seconds: float = Field(5.0, gt=0, description="longest wait for a lock")
 
     # -- the door ------------------------------------------------------------------------------
     host: str = Field("127.0.0.1", description="address that hilo serve binds")
@@ -116,6 +145,49 @@ class Settings(BaseSettings):
     # -- for tests -------------------------------------------------------------------------------
     crash_at: str = Field("", description="fault tests only: POINT[:N] at which to die")
 
+    @field_validator("database_url", "keys_database_url", "owner_database_url")
+    @classmethod
+    def _is_postgres(cls, url: SecretStr) -> SecretStr:
+        given = url.get_secret_value().strip()
+        if given and not given.startswith(_POSTGRES):
+            kind = given.partition("://")[0] if "://" in given else "no address"
+            msg = f"it begins with postgresql:// or postgres://, and this is {kind[:20]}"
+            raise ValueError(msg)
+        return SecretStr(given)
+
+    @model_validator(mode="after")
+    def _keys_have_a_database(self) -> Self:
+        if not self.on_postgres:
+            return self
+        if len(self.schema_name) > _LONGEST_SCHEMA:
+            msg = f"HILO_BOT: a name in PostgreSQL has at most {_LONGEST_SCHEMA - 4} characters"
+            raise ValueError(msg)
+        if not self.keys_database_url.get_secret_value():
+            msg = (
+                "HILO_DATABASE_URL (or DATABASE_URL) is set and HILO_KEYS_DATABASE_URL is not: the "
+                "keys need a database of their own, with a role of its own, so that no backup "
+                "holds log and keys together; the same server will do. For a log in SQLite set "
+                "HILO_DATABASE_URL to nothing"
+            )
+            raise ValueError(msg)
+        if _database(self.keys_database_url) == _database(self.database_url):
+            msg = (
+                "HILO_KEYS_DATABASE_URL is the database of the log: make another one for the keys "
+                "(CREATE DATABASE hilo_keys), the same server will do"
+            )
+            raise ValueError(msg)
+        return self
+
+    @property
+    def on_postgres(self) -> bool:
+        """True if log and keys are in PostgreSQL, False if they are files."""
+        return bool(self.database_url.get_secret_value())
+
+    @property
+    def schema_name(self) -> str:
+        """The PostgreSQL schema of the bot, in the log's database and in that of the keys."""
+        return _SCHEMA_PREFIX + self.bot
+
     @property
     def openai_simulated(self) -> bool:
         """True when no key and no address were given: a simulator stands in."""
@@ -147,8 +219,25 @@ def load(**overrides: object) -> Settings:
         raise SettingsError(msg) from None
 
 
+def _database(url: SecretStr) -> tuple[object, ...]:
+    """Return which database an address means: host, port and name. Raises ValueError."""
+    import psycopg  # noqa: PLC0415 - nobody waits for it whose log is a file
+    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
+
+    try:
+        means = conninfo_to_dict(url.get_secret_value())
+    except psycopg.ProgrammingError as error:
+        msg = "an address of a database cannot be read"
+        raise ValueError(msg) from error
+    host = means.get("hostaddr") or means.get("host") or ""
+    name = means.get("dbname") or means.get("user") or ""
+    return (host, str(means.get("port") or "5432"), name)
+
+
 def _problem(error: ErrorDetails) -> str:
     """Say which setting is wrong, by the name under which it is given, and what it may be."""
+    if not error["loc"]:  # several of them together: the message names them
+        return error["msg"].removeprefix("Value error, ")
     name = ".".join(str(part) for part in error["loc"])
     field = Settings.model_fields.get(name)
     hidden = field is None or field.annotation is SecretStr

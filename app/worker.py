@@ -25,7 +25,7 @@ from typing import Final
 
 import msgspec
 
-from app import logs
+from app import logs, stores
 from app.projections import (
     MODELS,
     ProjectionError,
@@ -36,8 +36,9 @@ from app.projections import (
     rebuild,
 )
 from app.projections.engine import Engine
+from app.settings import Settings, SettingsError, load
 from eventstore.errors import EventStoreError
-from eventstore.sqlite import SQLiteLog
+from eventstore.store import LogStore
 from eventstore.types import Position
 
 DONE, FAILED, USAGE, RUNNING = 0, 1, 2, 3
@@ -58,8 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.nice(_NICENESS)
     gc.disable()  # millions of tuples and no cycles: looking for some takes a fifth of the time
     try:
-        return _work(options.work, Path(options.data) / options.bot, options.model)
-    except _WrongCall as error:
+        return _work(options.work, _settings(options), options.model)
+    except (_WrongCall, SettingsError) as error:
         return _failed(USAGE, error)
     except RebuildRunning as error:
         return _failed(RUNNING, error)
@@ -78,18 +79,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _work(work: str, bot_directory: Path, names: Sequence[str]) -> int:
-    path = bot_directory / "log.db"
-    if not path.is_file():
-        msg = f"there is no log at {path}: check --data and --bot"
+def _settings(options: argparse.Namespace) -> Settings:
+    return load(data=Path(options.data), bot=options.bot)
+
+
+def _work(work: str, settings: Settings, names: Sequence[str]) -> int:
+    if not stores.has_log(settings):
+        msg = f"there is no log at {stores.log_place(settings)}: check --data and --bot"
         raise _WrongCall(msg)
     try:
         models = [named(name, MODELS) for name in dict.fromkeys(names)] or list(MODELS)
     except ProjectionError as error:
         raise _WrongCall(error) from error
-    log = SQLiteLog(path)
+    log = stores.open_log(settings)
     try:
-        path = bot_directory / "views.db"
+        path = settings.bot_directory / "views.db"
         views = Views.owned(path) if work == "rebuild" else Views(path)
         try:
             return (_rebuild if work == "rebuild" else _catch_up)(views, log, models)
@@ -99,7 +103,7 @@ def _work(work: str, bot_directory: Path, names: Sequence[str]) -> int:
         log.close()
 
 
-def _rebuild(views: Views, log: SQLiteLog, models: Sequence[ReadModel]) -> int:
+def _rebuild(views: Views, log: LogStore, models: Sequence[ReadModel]) -> int:
     report = _Report(log)
     outcomes = rebuild(views, log, models, progress=report.progress)
     for outcome in outcomes:
@@ -108,7 +112,7 @@ def _rebuild(views: Views, log: SQLiteLog, models: Sequence[ReadModel]) -> int:
     return FAILED if any(outcome.parked for outcome in outcomes) else DONE
 
 
-def _catch_up(views: Views, log: SQLiteLog, models: Sequence[ReadModel]) -> int:
+def _catch_up(views: Views, log: LogStore, models: Sequence[ReadModel]) -> int:
     """Bring live tables to the end of the log, in place; the server's follower goes on there."""
     report = _Report(log)
     engine = Engine(views, log, models, window=_CATCH_UP_WINDOW, on_chunk=report.progress)
@@ -124,7 +128,7 @@ def _catch_up(views: Views, log: SQLiteLog, models: Sequence[ReadModel]) -> int:
 class _Report:
     """Says how far the work is, a few times a second."""
 
-    def __init__(self, log: SQLiteLog) -> None:
+    def __init__(self, log: LogStore) -> None:
         self._head = log.head().position
         self._began = self._said = time.monotonic()
         _say(event="begin", head=self._head)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -80,6 +80,18 @@ class LogReader(Protocol):
         About `limit` events: a page never splits an append, so it may be a little longer.
         """
 
+    def scan(
+        self, *, after: Position, up_to: Position, types: Sequence[str]
+    ) -> list[tuple[int, int, str, int, bytes]]:
+        """Return events of some types with `after < position <= up_to`, oldest first, for bulk.
+
+        As (position, number of the stream, type, recorded_at, state): no more than a read model
+        looks at. `stream_names` tells what the numbers stand for.
+        """
+
+    def stream_names(self, numbers: Iterable[int]) -> dict[int, str]:
+        """Return the names of streams by their numbers; both are for ever."""
+
     def event_at(self, position: Position) -> Recorded | None:
         """Return the event at a position, if the log reaches that far."""
 
@@ -106,6 +118,9 @@ class LogReader(Protocol):
 
     def nodes(self) -> list[Beat]:
         """Return every node that ever beat."""
+
+    def size(self) -> int:
+        """Return the bytes of the log's tables, indexes included."""
 
     def change_counter(self) -> int:
         """Return a number that changes when another connection or process has committed."""

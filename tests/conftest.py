@@ -14,7 +14,7 @@ from hypothesis import settings
 
 from tests.postgres import DURABLE, Databases, PostgresServer, close_home
 
-REAL_WORLD = ("HILO_", "OPENAI_", "WHAPI_")
+REAL_WORLD = ("HILO_", "OPENAI_", "WHAPI_", "DATABASE_URL")
 OTHER_POSTGRES = "HILO_TEST_POSTGRES_URL"
 
 for name in [name for name in os.environ if name.startswith(REAL_WORLD)]:

@@ -6,10 +6,10 @@ import platform
 import sqlite3
 from importlib import metadata
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 import typer
 
+from app.addresses import MASK, without_secrets
 from app.cli.failures import DONE, codes
 from app.cli.options import Bot, Data, Json, group, settings_of
 from app.release import release
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 config = group("config", "How this installation is set up.")
 
 VERSION_CODES: Final = codes(unreachable="(never)")
-_MASK: Final = "********"
 _LIBRARIES: Final = ("eventsourcing", "msgspec", "openai", "cryptography")
 
 
@@ -60,11 +59,13 @@ def shown_value(settings: Settings, name: str) -> str | int | float | bool:
     value = getattr(settings, name)
     match value:
         case SecretStr():
-            return _MASK if value.get_secret_value() else ""
+            secret = value.get_secret_value()
+            shown = without_secrets(secret) if "://" in secret else MASK
+            return shown if secret else ""
         case bool() | int() | float():
             return value
         case _:
-            return _without_password(str(value))
+            return without_secrets(str(value))
 
 
 def environment_name(name: str) -> str:
@@ -77,16 +78,6 @@ def environment_name(name: str) -> str:
     if isinstance(alias, AliasChoices):
         return str(alias.choices[0])
     return f"{Settings.model_config.get('env_prefix', '')}{name}".upper()
-
-
-def _without_password(text: str) -> str:
-    if "://" not in text:
-        return text
-    address = urlsplit(text)
-    if "@" not in address.netloc:
-        return text
-    host = address.netloc.rpartition("@")[2]
-    return address._replace(netloc=f"{_MASK}@{host}").geturl()
 
 
 def _as_word(value: object) -> str:

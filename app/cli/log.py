@@ -208,6 +208,7 @@ def stats(*, data: Data = None, bot: Bot = None, as_json: Json = False) -> int:
     beside them, through which every page goes and whose size says nothing about the events.
     """
     from app.cli import output
+    from app.stores import wal_bytes
     from eventstore.types import Position
 
     with opened(data, bot) as here:
@@ -217,14 +218,15 @@ def stats(*, data: Data = None, bot: Bot = None, as_json: Json = False) -> int:
         users = sum(1 for _ in here.log.streams("user/"))
         first = here.log.event_at(Position(1))
         size = here.log.size()
+        wal_size = wal_bytes(here.settings)
     answer: dict[str, object] = {
-        "log": str(here.log_path),
+        "log": here.log_place,
         "epoch": head.epoch,
         "position": head.position,
         "streams": streams,
         "users": users,
         "bytes": size,
-        "wal_bytes": _size_of_wal(here.log_path),
+        "wal_bytes": wal_size,
         "bytes_per_event": size // head.position if head.position else None,
         "first_at": output.iso(first.recorded_at) if first else None,
         "last_at": output.iso(head.recorded_at) if first else None,
@@ -237,12 +239,6 @@ def stats(*, data: Data = None, bot: Bot = None, as_json: Json = False) -> int:
         output.write("")
         output.write_table(("type", "events"), list(by_type.items()))
     return DONE
-
-
-def _size_of_wal(path: Path) -> int:
-    """Return the bytes of the write-ahead log: beside the pages, reused for ever."""
-    wal = path.with_name(f"{path.name}-wal")
-    return wal.stat().st_size if wal.exists() else 0
 
 
 @log.command(

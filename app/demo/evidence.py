@@ -11,7 +11,9 @@ from typing import Final
 from app.demo.accounts import Ledger, OpenAIAccount, WhapiAccount, ledger_of
 from app.demo.judge import Dump, Evidence, log_faults, readable
 from app.demo.traffic import SENTENCES, SURNAMES, Plan
-from eventstore.sqlite import SQLiteLog
+from app.settings import Settings
+from app.stores import open_log
+from eventstore.store import LogReader
 from eventstore.types import Position, Recorded
 
 _PAGE: Final = 5_000
@@ -24,7 +26,7 @@ def gather(  # noqa: PLR0913 - the pieces of evidence, put together in one place
     openai: OpenAIAccount,
     whapi: WhapiAccount,
     *,
-    bot: Path,
+    settings: Settings,
     files: tuple[Path, ...],
     views: tuple[Dump, Dump],
     exits: tuple[str, ...],
@@ -33,7 +35,7 @@ def gather(  # noqa: PLR0913 - the pieces of evidence, put together in one place
 
     `views` are the read models that followed live, and those that were rebuilt.
     """
-    log = SQLiteLog(bot / "log.db")
+    log = open_log(settings)
     try:
         head = log.head().position
         faults = tuple(_first(log_faults(read_all(log), head=head)))
@@ -53,7 +55,7 @@ def gather(  # noqa: PLR0913 - the pieces of evidence, put together in one place
     )
 
 
-def read_all(log: SQLiteLog) -> Iterator[Recorded]:
+def read_all(log: LogReader) -> Iterator[Recorded]:
     """Yield every event of a log."""
     after = Position(0)
     while page := log.read(after=after, limit=_PAGE):

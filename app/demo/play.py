@@ -73,7 +73,7 @@ async def _demo(planned: Plan, directory: Path, *, kept: bool, as_json: bool) ->
         sys.stdout.write(msgspec.json.encode(numbers).decode() + "\n")
         show.complain(verdict, left)
     else:
-        lines = await asyncio.to_thread(excerpt, world.bot, evidence.ledger, course.killed_at)
+        lines = await asyncio.to_thread(excerpt, world.settings, evidence.ledger, course.killed_at)
         tell(evidence, verdict, course, lines, left)
     return BROKEN if verdict.broken else KEPT
 
@@ -151,7 +151,7 @@ class _Performance:
             self._plan,
             openai,
             whapi,
-            bot=world.bot,
+            settings=world.settings,
             files=world.files,
             views=(_dump(world.bot / "views.live.db"), _dump(world.bot / "views.db")),
             exits=tuple(faults),

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from app.aggregates import events as e
 from app.demo.accounts import Ledger
+from app.settings import Settings
+from app.stores import open_keyring, open_log
 from eventstore.codec import Codec, Event
-from eventstore.keyring import KeyEncryptionKey, Keyring
 from eventstore.sealing import Sealer
-from eventstore.sqlite import SQLiteLog, system_clock
+from eventstore.store import LogReader
 from eventstore.types import Recorded, StreamName
 
 _CODEC: Final = Codec(e.USER_EVENTS)
@@ -28,12 +28,10 @@ class Line(msgspec.Struct, frozen=True):
     text: str
 
 
-def excerpt(bot: Path, ledger: Ledger, killed_at: int) -> tuple[Line, ...]:
+def excerpt(settings: Settings, ledger: Ledger, killed_at: int) -> tuple[Line, ...]:
     """Return the timeline of the person whose run was cut short by the kill, or of the first."""
-    log = SQLiteLog(bot / "log.db")
-    keyring = Keyring.open(
-        bot / "keys.db", KeyEncryptionKey.from_file(bot.parent / "kek"), clock=system_clock
-    )
+    log = open_log(settings)
+    keyring = open_keyring(settings)
     try:
         stream = _most_telling(log, ledger, killed_at)
         if stream is None:
@@ -44,7 +42,7 @@ def excerpt(bot: Path, ledger: Ledger, killed_at: int) -> tuple[Line, ...]:
         log.close()
 
 
-def _most_telling(log: SQLiteLog, ledger: Ledger, killed_at: int) -> StreamName | None:
+def _most_telling(log: LogReader, ledger: Ledger, killed_at: int) -> StreamName | None:
     """Return the stream with the shortest story of a run that the kill interrupted."""
     interrupted = {
         run.stream

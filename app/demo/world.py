@@ -24,6 +24,7 @@ import msgspec
 
 import app
 from app.demo.accounts import OpenAIAccount, WhapiAccount
+from app.settings import load
 
 ROOT: Final = Path(app.__file__).parents[1]
 HEADER: Final = "x-hilo-secret"
@@ -95,7 +96,9 @@ class World:
         self.directory = directory
         self.data = directory / "data"
         self.logs = directory / "logs"
-        self.bot = self.data / "default"
+        self.settings = load(data=self.data, logs=self.logs, bot="default", database_url="", kek="")
+        """Where the bot's log and keys are, whatever this machine's environment says."""
+        self.bot = self.settings.bot_directory
         self.files = (self.data, self.logs, directory / "server.txt", directory / "worker.txt")
         self._port = free_port()
         self._secret = secrets.token_urlsafe(18)
@@ -363,7 +366,7 @@ def _environment(settings: dict[str, str]) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("HILO_", "OPENAI_", "WHAPI_"))
+        if not name.startswith(("HILO_", "OPENAI_", "WHAPI_", "DATABASE_URL"))
     }
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     return {**kept, "PYTHONPATH": path, **settings}

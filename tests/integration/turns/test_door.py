@@ -14,6 +14,7 @@ import pytest
 
 from app.aggregates import events as e
 from eventstore.errors import EventStoreError
+from eventstore.sqlite import SQLiteLog
 from eventstore.store import Beat
 from eventstore.types import Append, Appended, Snapshot
 from tests.integration.turns.stage import Stage
@@ -102,7 +103,9 @@ async def test_a_full_disk_says_come_again_and_works_again_when_there_is_room(
     assert (await stage.post(body(stage, 0))).status_code == httpx2.codes.OK
     await outside.reads(ANA)
     await stage.settled()
-    writer = stage.bot.log._writer  # the connection that appends
+    log = stage.bot.log
+    assert isinstance(log, SQLiteLog)
+    writer = log._writer  # the connection that appends
     pages = writer.execute("PRAGMA page_count").fetchone()[0]
     writer.execute(f"PRAGMA max_page_count={pages}")
     acknowledged = 0

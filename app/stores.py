@@ -1,0 +1,143 @@
+"""Where a bot's log and keys are kept, decided by the settings: SQLite files, or PostgreSQL.
+
+Everything that opens a log or a keyring comes here, and sees no more than the ports
+(`eventstore.store`). Looking whether something is there never makes it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from app.addresses import without_secrets
+from app.settings import Settings, SettingsError
+from eventstore.errors import KeyringError, LogUnavailable
+from eventstore.keyring import KeyEncryptionKey, Keyring
+from eventstore.sqlite import SQLiteLog, system_clock
+from eventstore.store import LogStore
+
+KEYS_IN_MEMORY: Final = 20_000
+
+
+# -- the log ---------------------------------------------------------------------------------------
+
+
+def open_log(settings: Settings, *, server: bool = False) -> LogStore:
+    """Open the bot's log; make it if it is not there and this is its `server`, or it is a file.
+
+    Raises `LogUnavailable` if it cannot be reached or used.
+    """
+    if settings.on_postgres:
+        raise SettingsError(_NO_POSTGRES)
+    return SQLiteLog(_log_file(settings), clock=system_clock, server=server)
+
+
+def has_log(settings: Settings) -> bool:
+    """Tell whether the bot has a log, empty or not. Raises `LogUnavailable` if nobody can tell."""
+    if settings.on_postgres:
+        raise SettingsError(_NO_POSTGRES)
+    query = "SELECT count(*) FROM sqlite_master WHERE name = 'head'"
+    return _file_holds(_log_file(settings), query)
+
+
+def log_place(settings: Settings) -> str:
+    """Say where the log is, for people: a path, or an address without what opens it."""
+    return _place(settings, settings.database_url.get_secret_value(), _log_file(settings))
+
+
+def wal_bytes(settings: Settings) -> int:
+    """Return the bytes of the log's write-ahead log, beside its pages; 0 where it has none."""
+    wal = _log_file(settings).with_name("log.db-wal")
+    return wal.stat().st_size if not settings.on_postgres and wal.exists() else 0
+
+
+# -- the keys --------------------------------------------------------------------------------------
+
+
+def open_keyring(settings: Settings) -> Keyring:
+    """Open the bot's keyring with the key that the settings, or DATA/kek, hold.
+
+    A keyring, and the file DATA/kek, are made if they are not there: see `has_keyring`, `has_kek`.
+    Raises `KeyringError`, `KeyEncryptionKeyError` if another key made it, or `LogUnavailable`.
+    """
+    kek = _key_encryption_key(settings)
+    if settings.on_postgres:
+        raise SettingsError(_NO_POSTGRES)
+    return Keyring.open(_keys_file(settings), kek, clock=system_clock, keys=KEYS_IN_MEMORY)
+
+
+def has_keyring(settings: Settings) -> bool:
+    """Tell whether the bot has a keyring. Raises `LogUnavailable` if nobody can tell."""
+    if settings.on_postgres:
+        raise SettingsError(_NO_POSTGRES)
+    return _file_holds(_keys_file(settings), "PRAGMA user_version")
+
+
+def keys_place(settings: Settings) -> str:
+    """Say where the keyring is, for people."""
+    return _place(settings, settings.keys_database_url.get_secret_value(), _keys_file(settings))
+
+
+def has_kek(settings: Settings) -> bool:
+    """Tell whether the key-encryption key is here."""
+    return bool(settings.kek.get_secret_value()) or kek_file(settings).is_file()
+
+
+def kek_file(settings: Settings) -> Path:
+    """Return where the key-encryption key is unless the settings hold it."""
+    return settings.data / "kek"
+
+
+def refuse_to_lose_keys(settings: Settings, log: LogStore) -> None:
+    """Raise `KeyringError` if there is a log but not the keys that belong to it.
+
+    A new keyring would have new secrets: what was delivered before would no longer be known, and
+    be answered again, and nothing that people wrote could be read.
+    """
+    if log.head().position > 0 and not has_keyring(settings):
+        keys, needy = keys_place(settings), log_place(settings)
+        msg = f"{keys} is missing, and {needy} needs it: restore it from its backup first"
+        raise KeyringError(msg)
+
+
+def _key_encryption_key(settings: Settings) -> KeyEncryptionKey:
+    given = settings.kek.get_secret_value()
+    if given:
+        return KeyEncryptionKey.from_base64(given)
+    return KeyEncryptionKey.from_file(kek_file(settings))
+
+
+# -- where -----------------------------------------------------------------------------------------
+
+_NO_POSTGRES: Final = "HILO_DATABASE_URL is set, and this release keeps its log in SQLite: unset it"
+
+
+def _log_file(settings: Settings) -> Path:
+    return settings.bot_directory / "log.db"
+
+
+def _keys_file(settings: Settings) -> Path:
+    return settings.bot_directory / "keys.db"
+
+
+def _place(settings: Settings, url: str, path: Path) -> str:
+    if not settings.on_postgres:
+        return str(path)
+    return f"{without_secrets(url)} schema {settings.schema_name}"
+
+
+def _file_holds(path: Path, query: str) -> bool:
+    """Ask a file for one number, without ever creating it; False if there is no file."""
+    if not path.is_file():
+        return False
+    try:
+        connection = sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=rw", uri=True)
+        try:
+            return bool(connection.execute(query).fetchone()[0])
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        msg = f"{path} cannot be read: {error}"
+        raise LogUnavailable(msg) from error

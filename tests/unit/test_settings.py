@@ -1,0 +1,64 @@
+"""Settings that say where the log and the keys are, and that nobody sees what opens them."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.addresses import without_secrets
+from app.settings import SettingsError, load
+
+LOG = "postgresql://hilo:hunter2@db.example/hilo"
+KEYS = "postgresql://keys:hunter3@db.example/hilo_keys"
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://hilo:hunter2@db/hilo", "db.example", "sqlite:///hunter2.db", "POSTGRES"]
+)
+def test_only_postgresql_is_taken_for_a_database(url: str) -> None:
+    with pytest.raises(SettingsError, match="HILO_DATABASE_URL") as caught:
+        load(database_url=url)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_log_in_postgresql_needs_another_database_for_its_keys() -> None:
+    with pytest.raises(SettingsError, match="HILO_KEYS_DATABASE_URL is not"):
+        load(database_url=LOG)
+    with pytest.raises(SettingsError, match="is the database of the log") as caught:
+        load(database_url=LOG, keys_database_url="postgres://keys:hunter3@db.example:5432/hilo")
+    assert "hunter" not in str(caught.value)
+    assert load(database_url=LOG, keys_database_url=KEYS).on_postgres
+
+
+def test_a_bots_name_must_fit_into_that_of_a_schema() -> None:
+    name = "b" * 60
+    with pytest.raises(SettingsError, match="HILO_BOT"):
+        load(database_url=LOG, keys_database_url=KEYS, bot=name)
+    assert load(bot=name).bot == name
+
+
+def test_the_own_name_of_the_setting_comes_before_the_common_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HILO_KEYS_DATABASE_URL", KEYS)
+    monkeypatch.setenv("DATABASE_URL", LOG)
+    assert load().database_url.get_secret_value() == LOG
+    monkeypatch.setenv("HILO_DATABASE_URL", "")
+    assert not load().on_postgres
+    monkeypatch.delenv("HILO_DATABASE_URL")
+    assert not load(database_url="").on_postgres
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        (LOG, "postgresql://********@db.example/hilo"),
+        ("postgresql:///hilo?host=/run/pg&password=x", None),
+        ("postgresql://h/d?sslmode=require", "postgresql://h/d?sslmode=require"),
+        ("postgresql://hilo:a?b@host/d", "postgresql://********@host/d"),
+        ("https://user:x@host/v1", "https://********@host/v1"),
+        ("no address", "no address"),
+    ],
+)
+def test_an_address_is_shown_without_what_opens_it(address: str, shown: str | None) -> None:
+    masked = "postgresql:///hilo?host=/run/pg&password=********"
+    assert without_secrets(address) == (shown or masked)
