@@ -4,8 +4,9 @@ A send cannot be fenced and has no idempotency key. So each part is announced by
 `DeliveryStarted` with a deadline that is later than the send's own time-out. Whoever finds a part
 in flight, this process after a time-out or a successor after a crash, waits for the deadline and
 a margin, and then looks for what was sent: the echo, then the gateway's list. What is found is
-adopted; what the list does not show was not sent, and is sent; if the gateway cannot say, it is
-`DeliveryUncertain` and, by default, not sent again.
+adopted; what the list does not show was not sent, and is sent. While the gateway cannot say, the
+part waits in `Doubts`, without a worker; if it still cannot in the end, it is `DeliveryUncertain`
+and, by default, not sent again.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from app.aggregates.user import User
 from app.aggregates.user_state import UserState
 from app.conversation.backoff import delay
 from app.conversation.crash import CrashPoints
+from app.conversation.doubts import Doubts
 from app.conversation.kinds import USER_CODEC
 from app.conversation.policy import SECOND, TurnPolicy, micros
 from app.conversation.ports import (
@@ -84,11 +86,14 @@ class Delivering:
         self._policy = policy
         self._crash = crash
         self._jitter = jitter
+        self._doubts = Doubts(jitter)
 
     def due_at(self, delivery: Delivery) -> int:
         """Return when the delivery can go on (µs)."""
         if delivery.in_flight is not None:
-            return max(delivery.retry_at, delivery.in_flight + self._policy.margin)
+            margin = self._policy.margin
+            again = self._doubts.due_at(delivery)
+            return max(delivery.retry_at, delivery.in_flight + margin, again)
         return delivery.retry_at
 
     async def typing(self, stream: StreamName, user: User) -> None:
@@ -192,28 +197,22 @@ class Delivering:
     # -- finding out ------------------------------------------------------------------------------
 
     async def _settle(self, stream: StreamName, delivery: Delivery, chat: str, text: str) -> None:
-        """Find out what became of a part in flight: sent, surely not sent, or uncertain."""
-        attempt = 0
-        while True:
-            echoed = await self._in_reader(self._echoed, stream, delivery, text)
-            if echoed is not None:
-                await self._record_sent(stream, delivery, echoed, adopted="echo")
-                return
-            attempt += 1
-            try:
+        """Find out what became of a part in flight: sent, surely not sent, uncertain, or later."""
+        echoed = await self._in_reader(self._echoed, stream, delivery, text)
+        if echoed is not None:
+            self._doubts.settle(delivery)
+            await self._record_sent(stream, delivery, echoed, adopted="echo")
+            return
+        if self._doubts.crowded:
+            self._doubts.put_off(delivery, now=self._log.now(), retry_after=None)
+            return
+        try:
+            with self._doubts.look():
                 listed = await self._messenger.sent_since(chat, delivery.touched_at)
-                break
-            except SendError as error:
-                deadline = delivery.in_flight or 0
-                if self._log.now() > deadline + self._policy.margin + GIVE_UP:
-                    await self._uncertain(stream, delivery)
-                    return
-                wait = delay(attempt, retry_after=error.retry_after, jitter=self._jitter())
-                await asyncio.sleep(wait)
-            found = (await self._users.look(stream)).state.delivery
-            if found is None or (found.run, found.next_part) != (delivery.run, delivery.next_part):
-                return  # somebody else has found out
-            delivery = found  # an echo may have come
+        except SendError as error:
+            await self._in_doubt(stream, delivery, error)
+            return
+        self._doubts.settle(delivery)
         for message in listed:
             same = message.text.strip() == text.strip()
             if same and not await self._in_reader(self._is_known, message.id, delivery):
@@ -221,27 +220,40 @@ class Delivering:
                 return
         await self._not_sent(stream, delivery)
 
-    async def _not_sent(self, stream: StreamName, delivery: Delivery) -> None:
-        """The gateway's own list does not show the part: it may be started again."""
+    async def _in_doubt(self, stream: StreamName, delivery: Delivery, error: SendError) -> None:
+        """Look again later, or give up: the gateway could not say what was sent."""
         now = self._log.now()
-        await self._users.decide(
-            stream,
-            lambda user: user.delivery_failed(
-                delivery.run, delivery.next_part, "not_in_list", retry_at=now, now=now
-            ),
-        )
-
-    async def _uncertain(self, stream: StreamName, delivery: Delivery) -> None:
+        if now <= (delivery.in_flight or 0) + self._policy.margin + GIVE_UP:
+            self._doubts.put_off(delivery, now=now, retry_after=error.retry_after)
+            _log.warning("DELIVERY_IN_DOUBT", userId=_owner(stream), code=error.code)
+            return
+        self._doubts.settle(delivery)
         if self._policy.resend_uncertain:
             await self._not_sent(stream, delivery)
             return
         await self._users.decide(
             stream,
-            lambda user: user.delivery_uncertain(
-                delivery.run, delivery.next_part, now=self._log.now()
+            lambda user: (
+                user.delivery_uncertain(delivery.run, delivery.next_part, now=self._log.now())
+                if _in_same_flight(user, delivery)
+                else None
             ),
         )
         _log.error("DELIVERY_UNCERTAIN", userId=_owner(stream))
+
+    async def _not_sent(self, stream: StreamName, delivery: Delivery) -> None:
+        """Let the part be started again, unless somebody else has found out meanwhile."""
+        now = self._log.now()
+        await self._users.decide(
+            stream,
+            lambda user: (
+                user.delivery_failed(
+                    delivery.run, delivery.next_part, "not_in_list", retry_at=now, now=now
+                )
+                if _in_same_flight(user, delivery)
+                else None
+            ),
+        )
 
     def _is_known(self, message_id: str, delivery: Delivery) -> bool:
         """Tell whether a listed message is another one: it has its own event, or an older echo."""
@@ -298,6 +310,16 @@ class Delivering:
 
 def _event(log: LogReader, stream: StreamName, version: int) -> Recorded:
     return log.read_stream(stream, after=Version(version - 1), up_to=Version(version))[0]
+
+
+def _in_same_flight(user: User, delivery: Delivery) -> bool:
+    """Tell whether a part is in flight since the start that was looked into, and no later one."""
+    now = user.state.delivery
+    return now is not None and (now.run, now.next_part, now.in_flight) == (
+        delivery.run,
+        delivery.next_part,
+        delivery.in_flight,
+    )
 
 
 def _owner(stream: StreamName) -> str:

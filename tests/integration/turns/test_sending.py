@@ -11,6 +11,7 @@ from tests.integration.turns.outside import LISTS, SENDS
 from tests.integration.turns.stage import Stage
 
 ANA = "15550105001"
+BEN = "15550105002"
 
 
 async def answered(stage: Stage) -> Story:
@@ -157,6 +158,24 @@ async def test_an_echo_that_comes_while_the_list_cannot_be_read_is_enough(stage:
         {"messages": [echo], "event": {"type": "messages", "event": "post"}, "channel_id": "X"}
     )
     assert adopted(await stage.settled()) == ["echo"]
+
+
+async def test_a_part_in_doubt_holds_nobody_elses_turn(stage: Stage) -> None:
+    outside = await stage.open(runs_at_once=1)
+    await outside.webhook("", echo=False, statuses=[])
+    await outside.break_whapi(SENDS, "disconnect_after")
+    await outside.break_whapi(LISTS, "status", status=503, times=0)
+    await outside.say(ANA)
+    await outside.reads(ANA)
+    while not await outside.struck(LISTS):
+        await stage.news()
+    await outside.say(BEN)
+    await outside.reads(BEN)
+    assert adopted(stage.story()) == [""], "Ben's, and Ana's is still in doubt"
+    await outside.mend()
+    story = await stage.settled()
+    assert sorted(adopted(story)) == ["", "list"]
+    assert story.count(e.DeliveryStarted) == 2
 
 
 async def test_a_long_answer_comes_in_parts_in_order(stage: Stage) -> None:
