@@ -29,6 +29,7 @@ from app.conversation.ports import Messenger, ModelProvider
 from app.conversation.receiving import BOT, Identities, Receiver
 from app.conversation.recovery import Recovery
 from app.conversation.repository import Repository
+from app.conversation.slots import Slots
 from app.conversation.todo import TodoCheckpoint, TodoList
 from app.conversation.turn import Turns
 from app.gateways.openai import OpenAIProvider, OpenAISettings
@@ -60,9 +61,10 @@ class Outside(msgspec.Struct, frozen=True):
 class Bot:
     """One bot of this node: its log, its people, its turns."""
 
-    def __init__(self, settings: Settings, outside: Outside) -> None:
-        """Open the files. Nothing runs before `start`."""
+    def __init__(self, settings: Settings, outside: Outside, slots: Slots | None = None) -> None:
+        """Open the stores. Nothing runs before `start`. `slots`: those of the node, if shared."""
         self.settings = settings
+        self.slots = (slots or Slots(settings.runs_at_once)).share(most=settings.runs_at_once)
         self.log = open_log(settings, server=True)
         self.position = self.log.head().position
         """Where the log ends, as far as this process has written it or begun with it."""
@@ -82,20 +84,26 @@ class Bot:
         self._tasks: list[asyncio.Task[None]] = []
         self._looks: set[asyncio.Task[None]] = set()
         self._closing = False
-        self._wire()
+        self._keep_aggregates()
+        self._take_in()
+        self._take_turns()
+        self._look_after_them()
+        self._follow()
 
-    def _wire(self) -> None:
-        settings = self.settings
+    def _keep_aggregates(self) -> None:
         self.users: Repository[User, UserState] = Repository(
             USERS,
             log=self.log,
             writer=self.writer,
             readers=self.readers,
-            capacity=settings.user_cache,
+            capacity=self.settings.user_cache,
         )
         self.gateway: Repository[Gateway, GatewayState] = Repository(
             GATEWAYS, log=self.log, writer=self.writer, readers=self.readers
         )
+
+    def _take_in(self) -> None:
+        """Wire what a webhook goes through."""
         self.identities = Identities(self.keyring)
         self.receiver = Receiver(
             users=self.users,
@@ -106,8 +114,12 @@ class Bot:
             log=self.log,
             readers=self.readers,
             crash=self.crash,
-            channel=settings.channel,
+            channel=self.settings.channel,
         )
+
+    def _take_turns(self) -> None:
+        """Wire what runs a turn and delivers its reply, and the lease that it does so under."""
+        settings = self.settings
         self.nodes = Nodes(
             node=node_name(settings.node, settings.data),
             release=RELEASE,
@@ -140,13 +152,13 @@ class Bot:
             crash=self.crash,
             jitter=random.random,
         )
+
+    def _look_after_them(self) -> None:
+        """Wire what knows when a turn is due, and finds those that were left behind."""
         self.dispatcher = Dispatcher(
-            self.turns.work,
-            now=self.log.now,
-            at_once=settings.runs_at_once,
-            after=self._look_again,
+            self.turns.work, now=self.log.now, slots=self.slots, after=self._look_again
         )
-        self.checkpoint = TodoCheckpoint.owned(settings.bot_directory / "todo.db")
+        self.checkpoint = TodoCheckpoint.owned(self.settings.bot_directory / "todo.db")
         self.todo = TodoList(
             users=self.users,
             log=self.log,
@@ -163,7 +175,10 @@ class Bot:
             now=self.log.now,
         )
         self.schedule = self._jobs()
-        self.views = Views.owned(settings.bot_directory / "views.db")
+
+    def _follow(self) -> None:
+        """Wire the read models to the log."""
+        self.views = Views.owned(self.settings.bot_directory / "views.db")
         self.follower = Follower(self.log, self.views, (THREAD_MAP, TOKEN_TOTALS))
         self.writer.listen(self._committed)
 
@@ -218,6 +233,7 @@ class Bot:
         self._closing = True
         self.schedule.stop()
         await self.dispatcher.drain(DRAIN_SECONDS)
+        self.slots.leave()
         working = (*self._tasks, *self._looks)
         for task in working:
             task.cancel()
@@ -284,9 +300,11 @@ def open_outside(settings: Settings, *, openai_url: str, whapi_url: str) -> Outs
 
 
 @asynccontextmanager
-async def open_bot(settings: Settings, outside: Outside) -> AsyncIterator[Bot]:
+async def open_bot(
+    settings: Settings, outside: Outside, slots: Slots | None = None
+) -> AsyncIterator[Bot]:
     """Run one bot for as long as the context lasts."""
-    bot = Bot(settings, outside)
+    bot = Bot(settings, outside, slots)
     try:
         await bot.start()
         yield bot

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from app.conversation.slots import Share
 from eventstore.types import Micros, StreamName
 
 _log = structlog.get_logger(__name__)
@@ -23,26 +24,27 @@ Work = Callable[[StreamName], Awaitable[None]]
 
 
 class Dispatcher:
-    """Starts `work(stream)` when a stream is due, at most `at_once` together, one per stream."""
+    """Starts `work(stream)` when a stream is due, in a slot of `slots`, one per stream."""
 
     def __init__(
         self,
         work: Work,
         *,
         now: Callable[[], Micros],
-        at_once: int,
+        slots: Share,
         after: Callable[[StreamName], None],
     ) -> None:
         """Nothing is started before `run`; `after` is called when a visit has ended."""
         self._after = after
         self._work = work
         self._now = now
-        self._at_once = at_once
+        self._slots = slots
         self._heap: list[tuple[int, StreamName]] = []
         self._due: dict[StreamName, int] = {}
         self._running: dict[StreamName, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._closing = False
+        slots.wake = self._wake.set
 
     @property
     def waiting(self) -> int:
@@ -86,6 +88,7 @@ class Dispatcher:
     async def drain(self, seconds: float) -> None:
         """Stop starting turns and give the running ones some time to end."""
         self._closing = True
+        self._slots.rest()
         if self._running:
             await asyncio.wait(self._running.values(), timeout=seconds)
         late = list(self._running.values())
@@ -102,14 +105,21 @@ class Dispatcher:
                 continue
             wait = due_at - self._now()
             if wait > 0:
+                self._slots.rest()
                 return wait / MICRO
-            if len(self._running) >= self._at_once:
-                return None  # a finished turn wakes us
-            heapq.heappop(self._heap)
-            del self._due[stream]
-            if stream not in self._running:
+            if stream in self._running:
+                self._forget(stream)  # what it leaves is told when it has ended
+            elif self._slots.take():
+                self._forget(stream)
                 self._start(stream)
+            else:
+                return None  # a free slot wakes us
+        self._slots.rest()
         return None
+
+    def _forget(self, stream: StreamName) -> None:
+        heapq.heappop(self._heap)
+        del self._due[stream]
 
     def _start(self, stream: StreamName) -> None:
         task = asyncio.ensure_future(self._work(stream))
@@ -118,6 +128,7 @@ class Dispatcher:
 
     def _finished(self, stream: StreamName, task: asyncio.Task[None]) -> None:
         del self._running[stream]
+        self._slots.give_back()
         if not task.cancelled() and task.exception() is not None:
             # Whatever it was (a full disk, a missing key), asking at once again would not help.
             _log.error("TURN_FAILED", stream=stream, exc_info=task.exception())

@@ -9,6 +9,7 @@ import pytest
 
 from app.conversation import dispatcher as module
 from app.conversation.dispatcher import Dispatcher
+from app.conversation.slots import Slots
 from eventstore.types import Micros, StreamName
 from tests.conformance.stores import START, FakeClock
 
@@ -25,7 +26,7 @@ class Office:
         self.after: list[StreamName] = []
         self._ends: dict[StreamName, asyncio.Future[None]] = {}
         self.dispatcher = Dispatcher(
-            self._work, now=self.clock, at_once=at_once, after=self.after.append
+            self._work, now=self.clock, slots=Slots(at_once).share(), after=self.after.append
         )
         self._running = asyncio.ensure_future(self.dispatcher.run())
 
