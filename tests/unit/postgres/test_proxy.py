@@ -9,12 +9,13 @@ from typing import Literal
 import psycopg
 import pytest
 
-from tests.postgres import PATIENCE, PostgresServer
+from tests.postgres import PostgresServer
+from tests.postgres_home import PATIENCE
 from tests.tcp_proxy import TcpProxy, _arrives
 
 
 @pytest.fixture(scope="module")
-def server(_postgres_home: None) -> Iterator[PostgresServer]:
+def server(postgres_home: None) -> Iterator[PostgresServer]:
     server = PostgresServer()
     server.execute("CREATE TABLE mine (id int)")
     yield server

@@ -10,7 +10,8 @@ import psutil
 import psycopg
 import pytest
 
-from tests.postgres import PATIENCE, Databases, PostgresServer
+from tests.postgres import Databases, PostgresServer
+from tests.postgres_home import PATIENCE
 
 ROOT = Path(__file__).parents[3]
 RUNS_ON = """
