@@ -28,7 +28,8 @@ import uvloop
 
 from app import logs
 from app.api.corked import CorkedProtocol
-from app.api.ingress import WebhookIngress, WebhookSecret
+from app.api.desks import Desk, Desks
+from app.api.ingress import WebhookIngress
 from app.api.server import Readiness, create_app
 from app.bootstrap import RELEASE, Bot, open_bot, open_outside
 from app.lock import exclusive, exclusive_directory
@@ -232,16 +233,11 @@ def door(settings: Settings, bot: Bot) -> WebhookIngress:
             return Readiness(status="not ready", position=position, waiting=waiting, reason=reason)
         return Readiness(status="ready", position=position, waiting=waiting)
 
-    def take_for(channel: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        known = settings.channel
-        return bot.receiver if not known or channel in {"", known} else None
-
     secret = settings.webhook_secret.get_secret_value()
+    desk = Desk(bot.receiver, settings.bot, settings.channel, (secret,) if secret else ())
     return WebhookIngress(
         create_app(release=RELEASE, ready=ready, numbers=bot.numbers),
-        take_for=take_for,
-        secret=WebhookSecret(settings.webhook_header, (secret,)) if secret else None,
-        loopback=settings.on_loopback,
+        Desks([desk], header=settings.webhook_header, loopback=settings.on_loopback),
         max_body=settings.max_body,
         count=bot.count_webhook,
     )

@@ -6,6 +6,7 @@ FastAPI they are answered three times as fast as behind it (`design/performance.
     POST, PUT, PATCH, DELETE  /webhooks/whapi                    modes `body` and `method`
                               /webhooks/whapi/{event}            mode `method`
                               /webhooks/whapi/{event}/{method}   mode `path`
+                              /webhooks/{bot}/whapi…             the same, for the bot of that name
 
 200 `{"received": n}` means that all n facts are durable. Anything else is a problem document, and
 the gateway delivers again: 400 not a JSON object, 401 wrong secret, 404 unknown channel, 405, 413
@@ -16,16 +17,13 @@ keys cannot be written.
 from __future__ import annotations
 
 from collections.abc import Callable
-from hmac import compare_digest
-from typing import Protocol
 
-import msgspec
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.api.desks import Desks, WrongSecret
 from app.api.problem import UNEXPECTED, Problem, send_problem, where
 from app.api.whapi import TooManyItems, UnreadableDelivery, read
-from app.conversation.facts import Delivery
 from eventstore.errors import LogUnavailable, OutcomeUnknown, QueueFull
 
 MAX_BODY = 1024 * 1024
@@ -34,28 +32,9 @@ RETRY_AFTER = 5
 
 _PREFIX = "/webhooks/"
 _WHAPI = "/webhooks/whapi"
+_GATEWAY = "whapi"
 _METHODS = frozenset(("POST", "PUT", "PATCH", "DELETE"))
 _log = structlog.get_logger(__name__)
-
-
-class Take(Protocol):
-    """A bot's receiver."""
-
-    async def __call__(self, delivery: Delivery, /) -> None:
-        """Return when every fact is durable; raises `LogUnavailable` or `QueueFull` if not."""
-
-
-class WebhookSecret(msgspec.Struct, frozen=True):
-    """A static header that the channel's settings add to every webhook.
-
-    During a rotation several values are good. Values are compared as bytes, in constant time.
-    """
-
-    header: str
-    values: tuple[str, ...]
-
-    def __repr__(self) -> str:
-        return f"WebhookSecret(header={self.header!r}, values=<{len(self.values)} hidden>)"
 
 
 _UNAUTHENTIC = Problem(
@@ -126,32 +105,20 @@ def _uncounted(_: str) -> None:
 class WebhookIngress:
     """Takes webhooks in front of `app`.
 
-    `take_for` gives the receiver of a channel's bot, None where no bot serves it ("" where the
-    envelope names none). `secret` may be None only if the server is bound to loopback; raises
-    ValueError otherwise. `count` is called with the outcome of each webhook: `received`,
+    `desks` finds the bot of each. `count` is called with the outcome of each webhook: `received`,
     `disconnected`, or the last word of its problem's type (`unknown_channel`, …).
     """
 
-    def __init__(  # noqa: PLR0913 - the composition root names each
+    def __init__(
         self,
         app: ASGIApp,
+        desks: Desks,
         *,
-        take_for: Callable[[str], Take | None],
-        secret: WebhookSecret | None,
-        loopback: bool = False,
         max_body: int = MAX_BODY,
         count: Callable[[str], None] = _uncounted,
     ) -> None:
-        if secret is None and not loopback:
-            msg = "webhooks need a shared secret unless the server is bound to loopback: set one"
-            raise ValueError(msg)
-        if secret is not None and not (secret.header and secret.values and all(secret.values)):
-            msg = "a webhook secret needs a header and at least one value, none of them empty"
-            raise ValueError(msg)
         self._app = app
-        self._take_for = take_for
-        self._header = b"" if secret is None else secret.header.lower().encode("latin-1")
-        self._values = () if secret is None else tuple(v.encode() for v in secret.values)
+        self._desks = desks
         self._max_body = max_body
         self._count = count
 
@@ -161,12 +128,12 @@ class WebhookIngress:
             await self._app(scope, receive, send)
             return
         try:
-            event, method = self._admit(scope)
+            bot, event, method, opened = self._admit(scope)
             body = await self._body(receive)
             if body is None:
                 self._count("disconnected")
                 return
-            received = await self._take(body, event, method)
+            received = await self._take(body, event, method, opened, bot)
         except _Refused as refusal:
             self._count(refusal.outcome)
             await send_problem(send, refusal.problem, headers=refusal.headers)
@@ -177,33 +144,37 @@ class WebhookIngress:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
 
-    def _admit(self, scope: Scope) -> tuple[str | None, str]:
-        """Return event and method as the URL and the verb name them; raises `_Refused`."""
+    def _admit(self, scope: Scope) -> tuple[str, str | None, str, int]:
+        """Return bot, event and method as URL and verb name them, and the bots that are open to it.
+
+        Raises `_Refused`.
+        """
         path: str = scope["path"]
         verb: str = scope["method"]
-        event, method = (None, None) if path == _WHAPI else _named(path)
+        bot, event, method = ("", None, None) if path == _WHAPI else _named(path)
         if verb not in _METHODS:
             allow = (b"allow", b"POST, PUT, PATCH, DELETE")
             raise _Refused(_WRONG_METHOD, allow)
-        authentic, length = self._headers(scope)
-        if not authentic:
+        opened, length = self._headers(scope)
+        if bot:
+            opened = self._desks.only(bot, opened)
+        if not opened:
             raise _Refused(_UNAUTHENTIC)
         if length > self._max_body:
             raise _Refused(_TOO_LARGE)
-        return event, method or verb
+        return bot, event, method or verb, opened
 
-    def _headers(self, scope: Scope) -> tuple[bool, int]:
-        """Return whether the secret is right, and the length that the sender announces."""
-        header, length = self._header, 0
-        authentic = not header
+    def _headers(self, scope: Scope) -> tuple[int, int]:
+        """Return the bots that the secret opens, and the length that the sender announces."""
+        desks = self._desks
+        header, opened, length = desks.header, desks.open, 0
         for name, value in scope["headers"]:
             if name == header:
-                for good in self._values:
-                    authentic |= compare_digest(value, good)
+                opened |= desks.opened_by(value)
             elif name == b"content-length" and value.isdigit():
                 # A number of more digits than any size has is not worth converting.
                 length = int(value) if len(value) < 20 else self._max_body + 1  # noqa: PLR2004
-        return authentic, length
+        return opened, length
 
     async def _body(self, receive: Receive) -> bytes | None:
         """Return the whole body, None if the client went away; raises `_Refused` if too large.
@@ -233,16 +204,20 @@ class WebhookIngress:
             more = message.get("more_body", False)
         raise _Refused(_TOO_LARGE)
 
-    async def _take(self, body: bytes, event: str | None, method: str) -> int:
+    async def _take(
+        self, body: bytes, event: str | None, method: str, opened: int, bot: str
+    ) -> int:
         """Hand the facts to the channel's bot; return how many are durable. Raises `_Refused`."""
         try:
             delivery = read(body, event=event, method=method)
-            take = self._take_for(delivery.channel)
+            take = self._desks.take_for(delivery.channel, opened, bot)
             if take is not None:
                 await take(delivery)
                 return len(delivery.facts)
         except UnreadableDelivery as error:
             raise _Refused(_unreadable(error)) from None
+        except WrongSecret:
+            raise _Refused(_UNAUTHENTIC) from None
         except (LogUnavailable, OutcomeUnknown) as error:
             # After an unknown outcome too: what was appended is a duplicate when it comes again.
             _log.warning("WEBHOOK_UNAVAILABLE", error=type(error).__name__)
@@ -256,12 +231,17 @@ class WebhookIngress:
         raise _Refused(_UNKNOWN_CHANNEL)
 
 
-def _named(path: str) -> tuple[str | None, str | None]:
-    """Return event and method of `/webhooks/whapi/{event}/{method}`; raises `_Refused`."""
-    gateway, *named = [part for part in path.split("/") if part][1:] or [""]
-    if gateway != "whapi" or len(named) > len(("event", "method")):
+def _named(path: str) -> tuple[str, str | None, str | None]:
+    """Return bot, event and method of `/webhooks/[{bot}/]whapi/{event}/{method}`.
+
+    Raises `_Refused`.
+    """
+    parts = [part for part in path.split("/") if part][1:]
+    bot = parts.pop(0) if parts and parts[0] != _GATEWAY else ""
+    gateway, *named = parts or [""]
+    if gateway != _GATEWAY or len(named) > len(("event", "method")):
         raise _Refused(_NO_SUCH_WEBHOOK)
-    return named[0] if named else None, named[1] if len(named) > 1 else None
+    return bot, named[0] if named else None, named[1] if len(named) > 1 else None
 
 
 def _unreadable(error: UnreadableDelivery) -> Problem:

@@ -8,13 +8,15 @@ import pytest
 from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
-from app.api.ingress import Take, WebhookIngress, WebhookSecret
+from app.api.desks import Desk, Desks, Take
+from app.api.ingress import WebhookIngress
 from app.conversation.facts import Delivery, EditFact, OtherFact
 from eventstore.errors import LogUnavailable, OutcomeUnknown, QueueFull
 from tests.unit.api.asgi import Answer, Exchange, ask
 from tests.unit.api.bodies import CHANNEL, PHONE, body, message
 
-SECRET = WebhookSecret(header="X-Hilo-Secret", values=("old-kayak", "new-kayak"))
+HEADER = "X-Hilo-Secret"
+SECRETS = ("old-kayak", "new-kayak")
 GOOD = [("X-Hilo-Secret", "new-kayak")]
 HELLO = body(messages=[message()])
 LIMIT = 2_000
@@ -26,7 +28,8 @@ class Door:
     def __init__(
         self,
         *,
-        secret: WebhookSecret | None = SECRET,
+        header: str = HEADER,
+        secrets: tuple[str, ...] = SECRETS,
         loopback: bool = False,
         error: Exception | None = None,
     ) -> None:
@@ -36,9 +39,11 @@ class Door:
         self._error = error
         self.ingress = WebhookIngress(
             self._app,
-            take_for=self._take_for,
-            secret=secret,
-            loopback=loopback,
+            Desks(
+                [Desk(self._take, channel=CHANNEL, secrets=secrets)],
+                header=header,
+                loopback=loopback,
+            ),
             max_body=LIMIT,
             count=self.outcomes.append,
         )
@@ -50,9 +55,6 @@ class Door:
             await send({**start, "headers": [(b"content-length", b"0")]})
             await send({"type": "http.response.body", "body": b""})
 
-    def _take_for(self, channel: str) -> Take | None:
-        return self._take if channel == CHANNEL else None
-
     async def _take(self, delivery: Delivery) -> None:
         if self._error is not None:
             raise self._error
@@ -61,6 +63,10 @@ class Door:
     async def ask(self, *args: object, **options: object) -> Answer:
         options.setdefault("headers", GOOD)
         return await ask(self.ingress, *args, **options)
+
+
+def desks(take: Take) -> Desks:
+    return Desks([Desk(take, secrets=SECRETS)], header=HEADER)
 
 
 def is_problem(answer: Answer, status: int, outcome: str) -> bool:
@@ -92,7 +98,7 @@ async def test_nothing_is_acknowledged_before_it_is_durable() -> None:
         await durable.wait()
 
     door = Door()
-    ingress = WebhookIngress(door.ingress, take_for=lambda _: take, secret=SECRET)
+    ingress = WebhookIngress(door.ingress, desks(take))
     exchange = Exchange(HELLO, headers=GOOD)
     task = asyncio.create_task(exchange.run(ingress))
     for _ in range(5):
@@ -152,7 +158,7 @@ async def test_everything_else_goes_to_the_application() -> None:
 
 async def test_a_body_of_too_many_items_is_refused() -> None:
     door = Door()
-    ingress = WebhookIngress(door.ingress, take_for=lambda _: None, secret=SECRET)
+    ingress = WebhookIngress(door.ingress, desks(door._take))
     removed = body(messages_removed=[str(number) for number in range(2_001)])
     answer = await ask(ingress, removed, headers=GOOD)
     assert is_problem(answer, 413, "too_many_items")
@@ -183,31 +189,30 @@ async def test_a_webhook_without_the_secret_is_not_authentic(
     assert door.outcomes == ["unauthentic_webhook"]
 
 
-@pytest.mark.parametrize("value", SECRET.values)
+@pytest.mark.parametrize("value", SECRETS)
 async def test_during_a_rotation_both_secrets_are_good(value: str) -> None:
     assert (await Door().ask(HELLO, headers=[("x-hilo-SECRET", value)])).status == 200
 
 
 async def test_on_loopback_no_secret_is_needed_but_a_given_one_counts() -> None:
-    assert (await Door(secret=None, loopback=True).ask(HELLO, headers=())).status == 200
+    assert (await Door(secrets=(), loopback=True).ask(HELLO, headers=())).status == 200
     assert (await Door(loopback=True).ask(HELLO, headers=())).status == 401
 
 
 def test_without_a_secret_only_loopback_is_served() -> None:
     with pytest.raises(ValueError, match="loopback"):
-        Door(secret=None)
+        Door(secrets=())
 
 
-@pytest.mark.parametrize(
-    "secret", [WebhookSecret("", ("a",)), WebhookSecret("X", ()), WebhookSecret("X", ("a", ""))]
-)
-def test_an_empty_secret_is_no_secret(secret: WebhookSecret) -> None:
+@pytest.mark.parametrize(("header", "secrets"), [("", ("a",)), ("X", ("",)), ("X", ("a", ""))])
+def test_an_empty_secret_is_no_secret(header: str, secrets: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="value"):
-        Door(secret=secret)
+        Door(header=header, secrets=secrets)
 
 
 def test_a_secret_is_not_shown() -> None:
-    assert "kayak" not in f"{SECRET!r} {SECRET}"
+    desk = Desk(Door()._take, secrets=SECRETS)
+    assert "kayak" not in f"{desk!r} {desk}"
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "TRACE"])
@@ -311,7 +316,7 @@ async def test_a_cancelled_request_is_not_answered() -> None:
     async def take(_: Delivery) -> None:
         await asyncio.Event().wait()
 
-    ingress = WebhookIngress(Door().ingress, take_for=lambda _: take, secret=SECRET)
+    ingress = WebhookIngress(Door().ingress, desks(take))
     exchange = Exchange(HELLO, headers=GOOD)
     task = asyncio.create_task(exchange.run(ingress))
     await asyncio.sleep(0)
