@@ -100,6 +100,8 @@ class MessageReceived(Event, frozen=True):
     content: Sealed[Content] = field(name="c")
     answerable: bool = field(name="a", default=True)
     """False for what is recorded and never answered: system noise, reactions, votes."""
+    imported: bool = field(name="im", default=False)
+    """True for what was written before Hilo, at `at`: it moves the last activity only there."""
 
 
 class MessageEdited(Event, frozen=True):
@@ -129,6 +131,8 @@ class HumanMessageSent(Event, frozen=True):
 
     ref: bytes = field(name="r")
     content: Sealed[Content] = field(name="c")
+    imported: bool = field(name="im", default=False)
+    """True for what the business's number sent before Hilo, at `at`, whoever wrote it."""
 
 
 class MessageEchoed(Event, frozen=True):

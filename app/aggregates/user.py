@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from app.aggregates.user_delivery import UserDelivery
 from app.aggregates.user_facts import UserFacts
+from app.aggregates.user_import import UserImport
 from app.aggregates.user_state import BLANK, UserState, evolve
 from app.aggregates.user_thread import UserThread
 from app.aggregates.user_turn import UserTurn
@@ -16,7 +17,7 @@ from eventstore.codec import Event
 from eventstore.types import Micros, StreamName, Version
 
 
-class User(UserFacts, UserThread, UserTurn, UserDelivery):
+class User(UserFacts, UserThread, UserTurn, UserDelivery, UserImport):
     """A user, ready to decide.
 
     `read_only` says that the stream holds events of a newer release: facts are recorded,

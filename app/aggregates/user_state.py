@@ -104,6 +104,8 @@ def _profile_updated(s: UserState, event: e.ProfileUpdated, _version: int, _at: 
 
 
 def _received(s: UserState, event: e.MessageReceived, version: int, at: int) -> UserState:
+    if event.imported:
+        return _remembered(s, event.at or at, at)
     if not event.answerable:
         return replace(s, activity_at=at, touched_at=at)
     text = version
@@ -157,7 +159,16 @@ def _typing(s: UserState, _event: e.TypingObserved, _version: int, at: int) -> U
     return replace(s, typing_at=at)
 
 
-def _human_wrote(s: UserState, _event: e.HumanMessageSent, _version: int, at: int) -> UserState:
+def _remembered(s: UserState, written_at: int, at: int) -> UserState:
+    """Take note of what was written before Hilo: it is news only if it is the newest."""
+    if written_at <= s.activity_at:
+        return s
+    return replace(s, activity_at=written_at, touched_at=at)
+
+
+def _human_wrote(s: UserState, event: e.HumanMessageSent, _version: int, at: int) -> UserState:
+    if event.imported:
+        return _remembered(s, event.at or at, at)
     return replace(s, activity_at=at, touched_at=at)
 
 
@@ -342,7 +353,8 @@ def _uncertain(s: UserState, _event: e.DeliveryUncertain, _version: int, at: int
 
 def _activity(s: UserState, event: e.ActivityRecorded, _version: int, _at: int) -> UserState:
     recorded = w.Activity(event.last_activity, event.tokens, event.thread)
-    return replace(s, recorded=recorded, touched_at=0)
+    last = max(s.activity_at, event.last_activity)  # an import may know of a later one
+    return replace(s, recorded=recorded, activity_at=last, touched_at=0)
 
 
 _EVOLVE: Final[dict[type[Event], Callable[[UserState, Any, int, int], UserState]]] = {

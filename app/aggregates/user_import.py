@@ -1,0 +1,88 @@
+"""What was before Hilo, told to a user's stream afterwards (A17).
+
+What Hilo has seen itself is never overruled: an import fills in what is missing, and among imports
+the newer file wins. Nothing here waits for an answer.
+"""
+
+from __future__ import annotations
+
+from app.aggregates import events as e
+from app.aggregates.answers import Done, Nothing, Outcome
+from app.aggregates.run_holder import RunHolder
+from eventstore.sealing import Sealed
+from eventstore.types import IdempotencyKey, Micros
+
+LEGACY_THREAD = "thread_"
+"""How ids of the Assistants API begin. Nothing can be run in such a thread any more."""
+
+
+class UserImport(RunHolder):
+    """Decisions about what a file says of a user. `as_of` is the instant (µs) it speaks of."""
+
+    __slots__ = ()
+
+    def import_message(
+        self,
+        key: IdempotencyKey,
+        kind: str,
+        content: Sealed[e.Content],
+        *,
+        at: Micros,
+        now: Micros,
+    ) -> Done:
+        """Record what the person wrote at `at`."""
+        event = e.MessageReceived(
+            ref=key, kind=kind, content=content, answerable=False, imported=True, at=at
+        )
+        return self._record(event, now, key)
+
+    def import_sent(
+        self, key: IdempotencyKey, content: Sealed[e.Content], *, at: Micros, now: Micros
+    ) -> Done:
+        """Record what the business's number, bot or human, wrote at `at`."""
+        event = e.HumanMessageSent(ref=key, content=content, imported=True, at=at)
+        return self._record(event, now, key)
+
+    def import_profile(self, profile: Sealed[e.Profile], *, as_of: Micros, now: Micros) -> Outcome:
+        """Record name and labels, unless something newer is known. The caller has compared them."""
+        if self.state.profile is not None and not self._is_news(as_of):
+            return Nothing()
+        return self._record(e.ProfileUpdated(profile=profile, at=as_of), now)
+
+    def import_thread(self, thread: str, *, as_of: Micros, at: Micros, now: Micros) -> Outcome:
+        """Link the thread that the person had at `as_of`, begun at `at`.
+
+        Never in place of a conversation of Hilo's own, nor after one.
+        """
+        self._decide()
+        s = self.state
+        if s.thread is None:
+            if s.last_reset is not None:
+                return Nothing()
+            return self._record(e.ThreadStarted(thread=thread, reason="first_time", at=at), now)
+        old = s.thread.id
+        if old == thread or not old.startswith(LEGACY_THREAD) or not self._is_news(as_of):
+            return Nothing()
+        left = e.ThreadReset(
+            thread=old, reason="thread_changed", left_behind=s.thread.tokens, at=as_of
+        )
+        self._trigger(left, now)
+        started = e.ThreadStarted(thread=thread, reason="thread_changed", at=at, cau=self.version)
+        return self._record(started, now)
+
+    def import_activity(self, *, as_of: Micros, now: Micros) -> Outcome:
+        """Move the client view's last activity to `as_of`, never back."""
+        self._decide()
+        if not self._is_news(as_of):
+            return Nothing()
+        thread = self.state.thread
+        event = e.ActivityRecorded(
+            last_activity=as_of,
+            tokens=0 if thread is None else thread.tokens,
+            thread=None if thread is None else thread.id,
+            at=as_of,
+        )
+        return self._record(event, now)
+
+    def _is_news(self, as_of: int) -> bool:
+        return as_of > self.state.activity_at
