@@ -199,7 +199,7 @@ class ThreadKept(msgspec.Struct, frozen=True, gc=False):
     """Nothing changed: there is no such thread, or nothing to reset."""
 
 
-ThreadNeed = Literal["start", "renew", "ok"]
+ThreadNeed = Literal["ok", "start", "renew", "refill"]
 ThreadStart = ThreadLinked | ThreadKept | RunSuperseded
 ThreadEnd = ThreadLeft | ThreadKept | RunSuperseded
 

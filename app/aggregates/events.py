@@ -154,6 +154,8 @@ class ThreadStarted(Event, frozen=True):
 
     thread: str = field(name="t")
     reason: ResetReason = field(name="y")
+    last_item: str | None = field(name="li", default=None)
+    """Id of its newest item, if it was filled with what was said before."""
 
 
 class ThreadReset(Event, frozen=True):

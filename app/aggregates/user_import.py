@@ -9,11 +9,9 @@ from __future__ import annotations
 from app.aggregates import events as e
 from app.aggregates.answers import Done, Nothing, Outcome
 from app.aggregates.run_holder import RunHolder
+from app.aggregates.user_thread import LEGACY_THREAD
 from eventstore.sealing import Sealed
 from eventstore.types import IdempotencyKey, Micros
-
-LEGACY_THREAD = "thread_"
-"""How ids of the Assistants API begin. Nothing can be run in such a thread any more."""
 
 
 class UserImport(RunHolder):

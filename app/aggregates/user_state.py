@@ -193,7 +193,7 @@ def _thread_started(s: UserState, event: e.ThreadStarted, _version: int, at: int
     run = s.run
     if run is not None and run.response is None:
         run = replace(run, thread=event.thread)
-    return replace(s, thread=w.Thread(event.thread, at), run=run, touched_at=at)
+    return replace(s, thread=w.Thread(event.thread, at, 0, event.last_item), run=run, touched_at=at)
 
 
 def _thread_reset(s: UserState, event: e.ThreadReset, _version: int, at: int) -> UserState:

@@ -16,6 +16,9 @@ from app.aggregates.answers import (
 from app.aggregates.run_holder import RunHolder
 from eventstore.types import Micros
 
+LEGACY_THREAD = "thread_"
+"""How ids of the Assistants API begin: such threads come from an import (A17)."""
+
 ACTIVITY_DELAY = 600_000_000
 """µs between the last event and its record in the client view (M003: 10 minutes)."""
 
@@ -26,10 +29,15 @@ class UserThread(RunHolder):
     __slots__ = ()
 
     def thread_needs(self, now: Micros, max_age: int) -> ThreadNeed:
-        """Tell what must happen before a run: `start` one, `renew` an old one, or nothing."""
+        """Tell what must happen before a run: `start` one, `renew` an old one, or nothing.
+
+        `refill`: it is of the Assistants API, where nothing runs any more.
+        """
         thread = self.state.thread
         if thread is None:
             return "start"
+        if thread.id.startswith(LEGACY_THREAD):
+            return "refill"
         return "renew" if now - thread.started_at >= max_age else "ok"
 
     def start_thread(
@@ -39,10 +47,12 @@ class UserThread(RunHolder):
         now: Micros,
         reason: e.ResetReason | None = None,
         run: str | None = None,
+        last_item: str | None = None,
     ) -> ThreadStart:
         """Link a new conversation, its count at 0; the one it replaces is left behind.
 
-        With `run`, only while that run is current.
+        With `run`, only while that run is current. `last_item` is the newest item of one that was
+        filled with what was said before.
 
         Without a `reason` the log knows it: `first_time`, why the last thread was left, or
         `thread_changed` if one is linked; `user_not_found` for a user never registered.
@@ -55,10 +65,12 @@ class UserThread(RunHolder):
             return ThreadKept()
         why = reason or self._start_reason()
         if old is None:
-            self._trigger(e.ThreadStarted(thread=thread, reason=why), now)
+            started = e.ThreadStarted(thread=thread, reason=why, last_item=last_item)
+            self._trigger(started, now)
             return ThreadLinked(thread, why)
         self._trigger(e.ThreadReset(thread=old.id, reason=why, left_behind=old.tokens), now)
-        self._trigger(e.ThreadStarted(thread=thread, reason=why, cau=self.version), now)
+        started = e.ThreadStarted(thread=thread, reason=why, last_item=last_item, cau=self.version)
+        self._trigger(started, now)
         return ThreadLinked(thread, why, old.id, old.tokens)
 
     def _start_reason(self) -> e.ResetReason:

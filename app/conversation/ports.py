@@ -6,7 +6,7 @@ against `app/simulators/`. No call retries by itself: each attempt is an event.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -48,6 +48,13 @@ class Running(msgspec.Struct, frozen=True):
     """A retrieved response that is still queued or in progress."""
 
     response: str
+
+
+class Said(msgspec.Struct, frozen=True):
+    """One message of an earlier conversation, by the person or by the business."""
+
+    role: Literal["user", "assistant"]
+    text: str
 
 
 class ProviderError(Exception):
@@ -93,6 +100,12 @@ class ModelProvider(Protocol):
 
     async def start_thread(self, metadata: dict[str, str]) -> str:
         """Create an empty conversation and return its id."""
+
+    async def fill_thread(self, thread: str, history: Sequence[Said]) -> str | None:
+        """Put what was said before into a conversation, oldest first; return the last item's id.
+
+        Raises `ProviderError`; some of it may be there then.
+        """
 
     def run(
         self, *, thread: str, texts: tuple[str, ...], run: str, user: str

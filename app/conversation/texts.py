@@ -56,7 +56,7 @@ def read_texts(
                 event = _event(log, stream, content_at)
                 newest = USER_CODEC.decode(event.type, event.state)
             sent_at = message.at or received.recorded_at
-            text = _say(message, _open(sealer, stream, newest))
+            text = say(message.kind, _open(sealer, stream, newest))
             found.append((sent_at, received.version, text))
         before = entry.version
     return tuple(text for _, _, text in sorted(found, key=lambda row: row[:2]))
@@ -99,10 +99,11 @@ def _event(log: LogReader, stream: StreamName, version: int) -> Recorded:
     return log.read_stream(stream, after=Version(version - 1), up_to=Version(version))[0]
 
 
-def _say(message: MessageReceived, content: Content) -> str:
-    name = KIND_NAMES.get(message.kind)
+def say(kind: str, content: Content) -> str:
+    """Return a message of any kind as words for the model."""
+    name = KIND_NAMES.get(kind)
     if name is None:
-        return content.text or f"[{message.kind}]"
+        return content.text or f"[{kind}]"
     return f"[{name}] {content.text}".rstrip()
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
-from app.aggregates.answers import ThreadLeft, ThreadLinked
+from app.aggregates.answers import ThreadLeft, ThreadLinked, ThreadNeed
 from app.aggregates.events import ResetReason
 from app.aggregates.open_work import Run, Thread
 from app.aggregates.user import User
 from app.aggregates.user_state import UserState
 from app.conversation.crash import CrashPoints
 from app.conversation.current import decide_as
-from app.conversation.ports import ModelProvider, Refused, ThreadGone
+from app.conversation.ports import ModelProvider, Refused, Said, ThreadGone
 from app.conversation.repository import Repository
 from eventstore.store import LogReader
 from eventstore.types import StreamName
@@ -26,11 +27,17 @@ CHECK_SECONDS = 3600.0
 
 CHECKED_THREADS = 1000
 
+_REASONS: dict[ThreadNeed, ResetReason] = {"renew": "expired", "refill": "gone"}
+
+
+History = Callable[[User], Awaitable[Sequence[Said]]]
+"""Gives what was said with a user before the messages that wait."""
+
 
 class Threads:
     """The conversations of a bot's users. Belongs to one event loop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the composition root's parts
         self,
         *,
         users: Repository[User, UserState],
@@ -38,13 +45,15 @@ class Threads:
         log: LogReader,
         max_age: int,
         crash: CrashPoints,
+        history: History,
     ) -> None:
-        """Renew conversations older than `max_age` (µs)."""
+        """Renew conversations older than `max_age` (µs); `history` fills those of an import."""
         self._users = users
         self._provider = provider
         self._log = log
         self._max_age = max_age
         self._crash = crash
+        self._history = history
         self._checked: OrderedDict[str, float] = OrderedDict()
         """When this process last saw that a conversation holds something."""
 
@@ -52,19 +61,26 @@ class Threads:
         """Return the conversation to run in: the current one, or a new one (A7)."""
         user = await self._users.look(stream)
         thread = user.state.thread
-        reason: ResetReason | None = None
-        if thread is not None:
-            if user.thread_needs(self._log.now(), self._max_age) == "ok":
-                await self._check(stream, run, thread)
-                return thread.id
-            reason = "expired"
+        need = user.thread_needs(self._log.now(), self._max_age)
+        if thread is not None and need == "ok":
+            await self._check(stream, run, thread)
+            return thread.id
         created = await self._provider.start_thread({"user": _owner(stream), "run": run.id})
         self._crash.reach("after_thread_created")
+        newest = None
+        if need == "refill":
+            newest = await self._provider.fill_thread(created, await self._history(user))
         linked = await decide_as(
             self._users,
             stream,
             run.id,
-            lambda user: user.start_thread(created, reason=reason, run=run.id, now=self._log.now()),
+            lambda user: user.start_thread(
+                created,
+                reason=_REASONS.get(need),
+                run=run.id,
+                last_item=newest,
+                now=self._log.now(),
+            ),
         )
         if isinstance(linked, ThreadLinked) and linked.left is not None:
             _log_reset(stream, linked.reason, linked.lost)

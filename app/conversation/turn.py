@@ -34,6 +34,7 @@ from app.conversation.breaker import Breaker
 from app.conversation.crash import CrashPoints
 from app.conversation.current import Superseded, decide_as
 from app.conversation.delivering import Delivering
+from app.conversation.history import read_history
 from app.conversation.nodes import Nodes
 from app.conversation.policy import SECOND, TurnPolicy, micros
 from app.conversation.ports import (
@@ -44,6 +45,7 @@ from app.conversation.ports import (
     Refused,
     ResponseGone,
     Running,
+    Said,
     Submitted,
     ThreadBusy,
     ThreadGone,
@@ -101,7 +103,12 @@ class Turns:
         self._jitter = jitter
         self._background: set[asyncio.Task[None]] = set()
         self._threads = Threads(
-            users=users, provider=provider, log=log, max_age=policy.thread_age, crash=crash
+            users=users,
+            provider=provider,
+            log=log,
+            max_age=policy.thread_age,
+            crash=crash,
+            history=self._history,
         )
         self.breaker = Breaker()
 
@@ -250,6 +257,9 @@ class Turns:
             ),
         )
         self._crash.reach("after_run_submitted")
+
+    async def _history(self, user: User) -> tuple[Said, ...]:
+        return await self._in_reader(read_history, self._log, self._sealer, user)
 
     # -- how a run ends ---------------------------------------------------------------------------
 

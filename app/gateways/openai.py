@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from typing import Literal, TypeVar
 from urllib.parse import quote
 
@@ -24,6 +24,7 @@ from app.conversation.ports import (
     Refused,
     ResponseGone,
     Running,
+    Said,
     Submitted,
     ThreadGone,
     Unreachable,
@@ -92,6 +93,16 @@ class OpenAIProvider:
             "/conversations", cast_to=httpx2.Response, body={"metadata": metadata}
         )
         return (await self._decoded(asked, wire.Created)).id
+
+    async def fill_thread(self, thread: str, history: Sequence[Said]) -> str | None:
+        """Put what was said before into a conversation; return the id of its newest item."""
+        path = f"/conversations/{_quoted(thread)}/items"
+        newest: str | None = None
+        for body in wire.history_of(history):
+            asked = self._client.post(path, cast_to=httpx2.Response, body=body)
+            page = await self._decoded(asked, wire.ItemPage, gone=ThreadGone)
+            newest = page.data[-1].id if page.data else newest
+        return newest
 
     async def run(
         self, *, thread: str, texts: tuple[str, ...], run: str, user: str

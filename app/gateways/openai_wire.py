@@ -5,12 +5,12 @@ The official client's own models cost 3 ms a run; these few fields cost microsec
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from typing import Literal, cast
 
 import msgspec
 
-from app.conversation.ports import Answer, Running, Usage
+from app.conversation.ports import Answer, Running, Said, Usage
 from app.gateways.http import safe_code
 
 MAX_EVENT_BYTES = 8 * 1024 * 1024
@@ -142,6 +142,25 @@ def input_of(texts: Sequence[str]) -> list[dict[str, object]]:
         {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
         for text in texts
     ]
+
+
+def history_of(history: Sequence[Said]) -> Iterator[dict[str, object]]:
+    """Yield the bodies that put what was said before into a conversation, in its order."""
+    items = [
+        {
+            "type": "message",
+            "role": said.role,
+            "content": [
+                {
+                    "type": "input_text" if said.role == "user" else "output_text",
+                    "text": said.text,
+                }
+            ],
+        }
+        for said in history
+    ]
+    for start in range(0, len(items), MAX_INPUT_ITEMS):
+        yield {"items": items[start : start + MAX_INPUT_ITEMS]}
 
 
 async def events_of(chunks: AsyncIterator[bytes]) -> AsyncGenerator[Event, None]:

@@ -58,6 +58,9 @@ USER: dict[str, dict[str, Event]] = {
             ref=REF, kind="text", content=SEALED, answerable=False, at=AT, cor="run_1", cau=7
         ),
         "least": e.MessageReceived(ref=REF, kind="voice", content=SEALED),
+        "imported": e.MessageReceived(
+            ref=REF, kind="text", content=SEALED, answerable=False, imported=True, at=AT
+        ),
     },
     "MessageEdited": {
         "full": e.MessageEdited(ref=REF, content=SEALED, early=True, at=AT),
@@ -71,10 +74,16 @@ USER: dict[str, dict[str, Event]] = {
         "full": e.TypingObserved(presence="recording"),
         "least": e.TypingObserved(),
     },
-    "HumanMessageSent": {"full": e.HumanMessageSent(ref=REF, content=SEALED, at=AT)},
+    "HumanMessageSent": {
+        "full": e.HumanMessageSent(ref=REF, content=SEALED, at=AT),
+        "imported": e.HumanMessageSent(ref=REF, content=SEALED, imported=True, at=AT),
+    },
     "MessageEchoed": {"full": e.MessageEchoed(ref=REF, content=SEALED, at=AT)},
     "MessageStatusChanged": {"full": e.MessageStatusChanged(ref=REF, status="read", at=AT)},
-    "ThreadStarted": {"full": e.ThreadStarted(thread="conv_1", reason="first_time", cau=9)},
+    "ThreadStarted": {
+        "full": e.ThreadStarted(thread="conv_1", reason="first_time", cau=9),
+        "filled": e.ThreadStarted(thread="conv_1", reason="gone", last_item="msg_9", at=AT),
+    },
     "ThreadReset": {
         "full": e.ThreadReset(thread="conv_1", reason="cleanup", left_behind=1_000_001),
         "least": e.ThreadReset(thread=None, reason="restored"),

@@ -23,7 +23,15 @@ CONVERSATION = PROJECTIONS | {"app.projections"}
 ENTRANCE = CONVERSATION | {"app.conversation"}
 COMPOSED = ENTRANCE | {"app.api", "app.jobs"}
 COMMANDS = COMPOSED | {
-    *("app.bootstrap", "app.installation", "app.worker", "app.serving", "app.demo", "bench"),
+    *(
+        "app.bootstrap",
+        "app.importing",
+        "app.installation",
+        "app.worker",
+        "app.serving",
+        "app.demo",
+        "bench",
+    ),
 }
 
 MAY_IMPORT: dict[str, frozenset[str]] = {
@@ -37,6 +45,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "app.api": ENTRANCE,
     "app.jobs": ENTRANCE,
     "app.installation": CONVERSATION,  # what is on the disk, opened to be read
+    "app.importing": ENTRANCE,
     "app.bootstrap": COMPOSED | {"app.gateways", "app.simulators"},
     "app.serving": COMPOSED | {"app.bootstrap"},  # one node: the bot and its door
     "app.worker": COMPOSED | {"app.bootstrap"},
