@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from pydantic import SecretStr
 
 from app.cli.failures import DONE, FOUND, CannotReach, WrongUsage, codes
 from app.cli.options import Bot, Data, Json, settings_of
@@ -191,6 +190,8 @@ def _opened(settings: Settings, *, dry_run: bool) -> Iterator[Installation]:
 
     A dry run of nothing at all compares with a log that is empty, elsewhere.
     """
+    from pydantic import SecretStr
+
     from app import stores
     from app.installation import Installation
 
