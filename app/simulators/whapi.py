@@ -103,7 +103,7 @@ class WhapiSimulator:
     ) -> None:
         self.state = state or WhapiState.fresh(seed)
         rng = random.Random(seed)
-        self.postman = Postman(rng)
+        self.postman = Postman(rng, self.state.undelivered)
         self.faults = FaultBoard(rng)
         self.settings = Settings(self.postman)
         self.phones = Phones(self.state, self.postman, self.settings)
@@ -123,6 +123,7 @@ class WhapiSimulator:
     async def _living(self, _: Starlette) -> AsyncIterator[None]:
         yield
         await self.postman.close()
+        self.state.undelivered = self.postman.undelivered()
 
     def _routes(self) -> list[Route]:
         vendor: list[tuple[str, str, Handler]] = [

@@ -267,10 +267,11 @@ class Phones:
         """`POST /_sim/webhook`: one webhook, and how to deliver to it; `Webhook` + `Manners`."""
         asked = await read_json(request, Json)
         try:
-            if "url" in asked:
-                self._postman.webhooks = [msgspec.convert(asked, Webhook)]
+            webhooks = [msgspec.convert(asked, Webhook)] if "url" in asked else None
             kept = msgspec.to_builtins(self._postman.manners)
             self._postman.manners = msgspec.convert({**kept, **asked}, Manners)
+            if webhooks is not None:
+                self._postman.webhooks = webhooks
         except msgspec.ValidationError as wrong:
             raise VendorError(400, str(wrong)) from wrong
         return await self.show_webhook(request)

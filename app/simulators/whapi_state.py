@@ -118,6 +118,15 @@ class Medium(msgspec.Struct):
         }
 
 
+class Undelivered(msgspec.Struct):
+    """A webhook that waits for its receiver."""
+
+    type: str
+    name: Literal["post", "put", "patch", "delete"]
+    body: bytes
+    attempts: int = 0
+
+
 class WhapiState(msgspec.Struct):
     """Everything that `--state FILE` keeps."""
 
@@ -131,6 +140,8 @@ class WhapiState(msgspec.Struct):
     subscribed: set[str] = set()
     sent: int = 0
     """How many messages were sent through the API; stays exact when old ones are forgotten."""
+    undelivered: list[Undelivered] = []
+    """Webhooks that waited when the simulator stopped."""
 
     @classmethod
     def fresh(cls, seed: int | None = None) -> "WhapiState":

@@ -14,9 +14,11 @@ import msgspec
 
 from app.simulators.pulse import Pulse
 from app.simulators.web import Json, VendorError
-from app.simulators.whapi_state import CHANNEL
+from app.simulators.whapi_state import CHANNEL, Undelivered
 
 MAX_QUEUE = 100_000
+MAX_KEPT = 10_000
+"""Undelivered webhooks that outlive the simulator: the oldest."""
 MAX_TRACE = 1_000
 MAX_HEADERS = 5
 
@@ -122,6 +124,10 @@ class _Delivery:
         self.attempts = 0
         self.duplicate = False
 
+    def kept(self) -> Undelivered:
+        """Return what outlives this process."""
+        return Undelivered(self.event.type, self.event.name, self.body, self.attempts)
+
     def __lt__(self, other: "_Delivery") -> bool:
         return (self.due, self.number) < (other.due, other.number)
 
@@ -129,9 +135,11 @@ class _Delivery:
 class Postman:
     """Delivers events at least once: retries for ever, with growing delay, until it reads a 200."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, undelivered: Sequence[Undelivered] = ()) -> None:
+        """Deliver `undelivered`, which an earlier postman left, as soon as a webhook is set."""
         self._rng = rng
-        self.webhooks: list[Webhook] = []
+        self._left = list(undelivered)
+        self._webhooks: list[Webhook] = []
         self.manners = Manners()
         self.counts = Counts()
         self.trace: deque[Json] = deque(maxlen=MAX_TRACE)
@@ -142,9 +150,22 @@ class Postman:
         self._client: httpx2.AsyncClient | None = None
 
     @property
+    def webhooks(self) -> list[Webhook]:
+        """Where events go."""
+        return self._webhooks
+
+    @webhooks.setter
+    def webhooks(self, webhooks: Sequence[Webhook]) -> None:
+        self._webhooks = list(webhooks)
+        if self._webhooks:
+            left, self._left = self._left, []
+            for one in left:
+                self.post_raw(Event(one.type, one.name), one.body, attempts=one.attempts)
+
+    @property
     def pending(self) -> int:
         """How many deliveries wait or are under way."""
-        return len(self._queue) + self._in_flight
+        return len(self._queue) + self._in_flight + len(self._left)
 
     @property
     def in_flight(self) -> int:
@@ -156,12 +177,13 @@ class Postman:
         envelope = _encode({**content, "event": event, "channel_id": CHANNEL})
         return self.post_raw(event, envelope)
 
-    def post_raw(self, event: Event, body: bytes) -> int:
-        """Queue a body as it is; return for how many webhooks."""
+    def post_raw(self, event: Event, body: bytes, *, attempts: int = 0) -> int:
+        """Queue a body as it is, tried so often before; return for how many webhooks."""
         wanting = [webhook for webhook in self.webhooks if webhook.wants(event)]
         for webhook in wanting:
             self.counts.queued += 1
             delivery = _Delivery(webhook, event, body, self.counts.queued)
+            delivery.attempts = attempts
             self._push(delivery, self._rng.uniform(0, self.manners.scatter))
         return len(wanting)
 
@@ -176,8 +198,14 @@ class Postman:
         heapq.heapify(self._queue)
         self.changed.beat()
 
+    def undelivered(self) -> list[Undelivered]:
+        """Return what waits, oldest first, for the postman after the next start."""
+        waiting = sorted(self._queue, key=lambda delivery: delivery.number)
+        left = [*self._left, *(delivery.kept() for delivery in waiting)]
+        return left[:MAX_KEPT]
+
     async def close(self) -> None:
-        """Stop delivering; what waits stays undelivered."""
+        """Stop delivering; what waits, or was under way, stays undelivered."""
         senders = list(self._senders)
         for sender in senders:
             sender.cancel()
@@ -199,7 +227,10 @@ class Postman:
 
     async def _send_all(self) -> None:
         """Deliver what is due, wait for what will be; ends when nothing waits."""
-        while self._queue and len(self._senders) <= self.manners.senders:
+        while self._queue:
+            if len(self._senders) > self.manners.senders:  # fewer are wanted now: not all may go
+                self._senders -= {asyncio.current_task()}
+                return
             first = self._queue[0]
             wait = first.due - time.monotonic()
             if wait > 0:
@@ -215,6 +246,9 @@ class Postman:
             self._in_flight += 1
             try:
                 await self._attempt(first)
+            except asyncio.CancelledError:  # closing: nobody knows whether it arrived
+                heapq.heappush(self._queue, first)
+                raise
             finally:
                 self._in_flight -= 1
                 self.changed.beat()

@@ -4,9 +4,12 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from queue import Queue
 
 import httpx2
 import pytest
@@ -54,6 +57,67 @@ def test_what_is_kept_is_there_after_a_restart(tmp_path: Path) -> None:
         again = httpx2.post(f"{urls['openai']}/responses", headers=HEADERS, json=body).json()
         assert again["id"] != answer["id"]
         assert httpx2.get(f"{urls['whapi']}/_sim/account").json()["sent"] == 1
+
+
+@contextmanager
+def webhook(*, answers: int = 200) -> Iterator[tuple[str, Queue[bytes]]]:
+    """Receive webhooks at an address, and answer all of them so; what came is in the queue."""
+    got: Queue[bytes] = Queue()
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.put(self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(answers)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Stay quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), Receiver) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/hook", got
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_webhooks_that_nobody_took_are_delivered_after_a_restart(tmp_path: Path) -> None:
+    state = str(tmp_path / "simulators.state")
+    with simulators("whapi", "--state", state) as (_, urls), webhook(answers=503) as (hook, got):
+        httpx2.post(f"{urls['whapi']}/_sim/webhook", json={"url": hook, "first_delay": 600})
+        for text in ("uno", "dos"):
+            phone = f"{urls['whapi']}/_sim/phone/15550100001"
+            httpx2.post(f"{phone}/say", json={"text": text}).raise_for_status()
+            assert text.encode() in got.get(timeout=10)
+    with simulators("whapi", "--state", state) as (_, urls), webhook() as (hook, got):
+        queue = f"{urls['whapi']}/_sim/queue"
+        assert httpx2.get(queue).json()["pending"] == 2
+        httpx2.post(f"{urls['whapi']}/_sim/webhook", json={"url": hook, "senders": 1})
+        assert [b"uno" in got.get(timeout=10), b"dos" in got.get(timeout=10)] == [True, True]
+        assert httpx2.get(f"{queue}?wait=1&timeout=10").json()["pending"] == 0
+    with simulators("whapi", "--state", state) as (_, urls):
+        assert httpx2.get(f"{urls['whapi']}/_sim/queue").json()["pending"] == 0
+
+
+def test_a_webhook_that_was_under_way_when_the_simulator_stopped_is_delivered_again(
+    tmp_path: Path,
+) -> None:
+    state = str(tmp_path / "simulators.state")
+    with (
+        simulators("whapi", "--state", state) as (_, urls),
+        socket.create_server(("127.0.0.1", 0)) as silent,
+    ):
+        hook = f"http://127.0.0.1:{silent.getsockname()[1]}/hook"
+        httpx2.post(f"{urls['whapi']}/_sim/webhook", json={"url": hook, "patience": 600})
+        httpx2.post(f"{urls['whapi']}/_sim/phone/15550100001/say", json={"text": "uno"})
+        taken, _ = silent.accept()
+        assert taken.recv(100)
+    taken.close()
+    with simulators("whapi", "--state", state) as (_, urls), webhook() as (hook, got):
+        httpx2.post(f"{urls['whapi']}/_sim/webhook", json={"url": hook})
+        assert b"uno" in got.get(timeout=10)
 
 
 def test_a_file_that_is_no_state_is_named(tmp_path: Path) -> None:
