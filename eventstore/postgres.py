@@ -1,0 +1,241 @@
+"""The log on PostgreSQL: one schema a log, one writer in each process, any number of processes.
+
+The database itself refuses UPDATE, DELETE, TRUNCATE and a gap (`sql/postgres/0001_log.sql`).
+Connections are `postgres_connections`' affair, appending `postgres_appends`'; reading is here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+
+import psycopg
+
+from eventstore.errors import CursorMismatch, LogUnavailable
+from eventstore.integrity import leaf_hash
+from eventstore.postgres_appends import PostgresAppends
+from eventstore.postgres_arrays import bigints, texts
+from eventstore.postgres_connections import SQL, Pool, PostgresSettings, Server, is_lost
+from eventstore.postgres_schema import check_name, open_schema, prepare
+from eventstore.store import Beat, StreamInfo
+from eventstore.types import (
+    Clock,
+    Cursor,
+    Head,
+    IdempotencyKey,
+    Micros,
+    Position,
+    Recorded,
+    Snapshot,
+    StreamName,
+    Version,
+)
+
+_BEFORE_POSITIONS: Final = Position(0)
+_BEFORE_VERSIONS: Final = Version(0)
+_END: Final = Position(2**63 - 1)
+_DEFAULTS: Final = PostgresSettings()
+
+
+class PostgresLog(PostgresAppends):
+    """A `LogStore` in one schema of a PostgreSQL database.
+
+    `append_batch` belongs to one thread at a time; everything else is safe from any thread.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        schema: str,
+        settings: PostgresSettings = _DEFAULTS,
+        clock: Clock | None = None,
+        server: bool = False,
+    ) -> None:
+        """Open the log; create or upgrade its schema if this role may.
+
+        `clock` is for tests; None is the server's. Raises `LogUnavailable` if the server cannot be
+        reached, or the schema is missing, too old, or made for a later release; `ValueError` for a
+        name that no schema should have.
+        """
+        del server  # the database looks after its own files
+        self.schema = check_name(schema)
+        where = Server(url, schema, settings)
+        super().__init__(where, clock)
+        self._pool = Pool(where)
+        try:
+            with where.connect() as connection:
+                open_schema(connection, schema)
+            self._connected()
+        except psycopg.Error as error:
+            msg = f"cannot open the log: {where.why(error)}"
+            raise LogUnavailable(msg) from error
+
+    def _ask(self, query: str, values: Sequence[object] = ()) -> list[Any]:
+        """Return the rows of one query, asked again if the connection turns out to be dead."""
+        try:
+            try:
+                return self._fetch(query, values)
+            except psycopg.Error as error:
+                if not is_lost(error):
+                    raise
+                self._pool.drop_idle()
+                return self._fetch(query, values)
+        except psycopg.Error as error:
+            msg = f"the log cannot be read: {self._server.why(error)}"
+            raise LogUnavailable(msg) from error
+
+    def _fetch(self, query: str, values: Sequence[object]) -> list[Any]:
+        with self._pool.connection() as connection:
+            return connection.execute(SQL[query], values, binary=True).fetchall()
+
+    def now(self) -> Micros:
+        """Return the store's time, as far as this node can tell. Never waits."""
+        return self._clock.now()
+
+    def head(self) -> Head:
+        """Return where the log ends now."""
+        return Head(*self._ask("select_head")[0])
+
+    def stream_version(self, stream: StreamName) -> Version:
+        """Return the stream's version; 0 if there is no such stream."""
+        rows = self._ask("select_stream", (stream,))
+        return Version(rows[0][1] if rows else 0)
+
+    def read_stream(
+        self,
+        stream: StreamName,
+        *,
+        after: Version = _BEFORE_VERSIONS,
+        up_to: Version | None = None,
+        limit: int | None = None,
+    ) -> list[Recorded]:
+        """Return events of one stream with `after < version <= up_to`, oldest first."""
+        end = _END if up_to is None else up_to
+        rows = self._ask("read_stream", (stream, after, end, limit))
+        return [Recorded(r[0], stream, *r[1:]) for r in rows]
+
+    def read(
+        self,
+        *,
+        after: Position = _BEFORE_POSITIONS,
+        up_to: Position | None = None,
+        limit: int = 1000,
+        types: Sequence[str] | None = None,
+    ) -> list[Recorded]:
+        """Return about `limit` events, oldest first; a page never splits an append."""
+        rows = self.read_rows(after=after, up_to=up_to, limit=limit, types=types)
+        return [Recorded(*row) for row in rows]  # type: ignore[arg-type]
+
+    def read_rows(
+        self,
+        *,
+        after: Position = _BEFORE_POSITIONS,
+        up_to: Position | None = None,
+        limit: int = 1000,
+        types: Sequence[str] | None = None,
+    ) -> list[tuple[int, str, int, str, int, bytes | None, bytes, bytes]]:
+        """Return what `read` returns as plain tuples in the order of `Recorded`'s fields."""
+        end: int = _END if up_to is None else up_to
+        query, extra = "read_all", ()
+        if types is not None:
+            query, extra = "read_types", (texts(types),)  # type: ignore[assignment]
+        rows = self._ask(query, (after, end, *extra, limit))
+        if rows and len(rows) == limit:
+            last = self._ask("last_of_append", {"position": rows[-1][0]})[0][0]  # type: ignore[arg-type]
+            if last > rows[-1][0]:
+                rows += self._ask(query, (rows[-1][0], min(last, end), *extra, None))
+        return rows
+
+    def scan(
+        self, *, after: Position, up_to: Position, types: Sequence[str]
+    ) -> list[tuple[int, int, str, int, bytes]]:
+        """Return events of some types with `after < position <= up_to`, oldest first.
+
+        As (position, number of the stream, type, recorded_at, state); see `LogReader.scan`.
+        """
+        return self._ask("scan_types", (after, up_to, texts(types)))
+
+    def stream_names(self, numbers: Iterable[int]) -> dict[int, str]:
+        """Return the names of streams by their numbers; both are for ever."""
+        return dict(self._ask("select_stream_names", (bigints(list(numbers)),)))
+
+    def event_at(self, position: Position) -> Recorded | None:
+        """Return the event at a position, if the log reaches that far."""
+        return self._one_event("read_position", position)
+
+    def event_by_key(self, key: IdempotencyKey) -> Recorded | None:
+        """Return the event that holds an idempotency key."""
+        return self._one_event("read_key", key)
+
+    def _one_event(self, query: str, value: Position | IdempotencyKey) -> Recorded | None:
+        rows = self._ask(query, (value,))
+        return Recorded(*rows[0]) if rows else None
+
+    def position_at(self, instant: Micros) -> Position:
+        """Return the last position recorded at or before the instant; 0 if none."""
+        return Position(self._ask("position_at", (instant,))[0][0])
+
+    def streams(self, prefix: str = "") -> Iterator[StreamInfo]:
+        """Yield the streams whose names start with `prefix`, oldest first, in pages."""
+        last = 0
+        while rows := self._ask("list_streams", (last, prefix, prefix + "\U0010ffff", 1000)):
+            for stream_id, name, version in rows:
+                last = stream_id
+                yield StreamInfo(StreamName(name), Version(version))
+
+    def count_by_type(self) -> dict[str, int]:
+        """Return how many events of each stored type there are."""
+        return dict(self._ask("count_types"))
+
+    def cursor_at(self, position: Position) -> Cursor:
+        """Return a cursor at a position, with its leaf hash."""
+        epoch = self.head().epoch
+        if position == 0:
+            return Cursor(epoch, position, b"")
+        event = self.event_at(position)
+        if event is None:
+            raise CursorMismatch(position, "the log ends before it")
+        return Cursor(epoch, position, leaf_hash(event))
+
+    def verify_cursor(self, cursor: Cursor) -> None:
+        """Raise `CursorMismatch` unless the log still holds what the cursor was taken from."""
+        now = self.cursor_at(cursor.position)
+        if now.epoch != cursor.epoch:
+            raise CursorMismatch(cursor.position, f"epoch {now.epoch}, not {cursor.epoch}")
+        if now.leaf != cursor.leaf:
+            raise CursorMismatch(cursor.position, "another event stands there")
+
+    def snapshot(self, stream: StreamName) -> Snapshot | None:
+        """Return the stream's snapshot, if one fits this epoch and is not above the head."""
+        rows = self._ask("select_snapshot", (stream,))
+        return Snapshot(stream, *rows[0]) if rows else None
+
+    def nodes(self) -> list[Beat]:
+        """Return every node that ever beat."""
+        return [Beat(*row) for row in self._ask("select_nodes")]
+
+    def size(self) -> int:
+        """Return the bytes of the log's tables, indexes included."""
+        return int(self._ask("size", (self.schema,))[0][0])
+
+    def change_counter(self) -> int:
+        """Return a number that changes when another connection or process has committed."""
+        return self.head().position
+
+    def skew(self) -> Micros:
+        """Return by how much this node's clock is ahead of the server's."""
+        if self._held is not None:
+            return Micros(0)
+        return Micros(time.time_ns() // 1000 - self._estimate())
+
+    def close(self) -> None:
+        """Close every connection. Idempotent."""
+        with self._write_lock:
+            self._closed = True
+            self._disconnect()
+        self._pool.close()
+
+
+__all__ = ["PostgresLog", "PostgresSettings", "prepare"]

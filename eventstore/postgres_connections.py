@@ -1,0 +1,244 @@
+"""Connections to a log on PostgreSQL: durable, bounded in time, and a small pool of them.
+
+COMMIT returns when the events are on the disk (`synchronous_commit` is never below `on`). Nothing
+waits for ever: besides the server's own time-outs, a connection that does not answer is given up.
+
+The pool connects on the thread that asks, so that a server that is down is told at once; one that
+connects in the background lets each reader wait for its time-out first.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+import msgspec
+import psycopg
+from psycopg import sql as compose
+from psycopg.abc import PQGen
+
+from eventstore import sql
+from eventstore.postgres_arrays import register_arrays
+from eventstore.types import Micros
+
+SQL: Final = sql.load("postgres.sql")
+RV = TypeVar("RV")
+
+_ADVICE: Final = {
+    "25006": "it is a read-only standby: point the URL at the primary, or list all hosts in it "
+    "and add target_session_attrs=read-write",
+    "28": "it refuses this user: check the user and password in the URL",
+    "3D000": "there is no such database: create it, or correct the URL",
+    "42501": "this role may not do that: run `hilo store prepare` as the schema's owner",
+    "53100": "its disk is full: make room",
+    "53300": "it has no connection left: raise max_connections, or lower the pool sizes",
+    "55P03": "a lock was not given in time: another session holds it",
+    "57014": "a statement took too long: the server is overloaded",
+    "57P": "it is starting or shutting down: wait",
+    "08": "it cannot be reached: check that it runs, and the host and port in the URL",
+}
+
+
+class PostgresSettings(msgspec.Struct, frozen=True):
+    """How patiently, and over how many connections, a log is used. Times are in seconds."""
+
+    pool_size: int = 4
+    """connections of readers; the writer, the notifier and the listener have one each besides"""
+    connect_timeout: float = 5.0
+    lock_timeout: float = 5.0
+    statement_timeout: float = 10.0
+    read_timeout: float = 60.0
+    """for one statement of a reader"""
+    idle_seconds: float = 300.0
+    """after which a reader's connection is replaced"""
+    settle_seconds: float = 5.0
+    """for which a COMMIT of unknown outcome is asked about, until it is said to be unknown"""
+    fallback_seconds: float = 1.0
+    """how often a subscriber looks though nobody told it anything"""
+
+
+class LogConnection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection that is given up if the server says nothing for `patience` seconds."""
+
+    patience: float = 30.0
+
+    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        """Do what the library's does, within the connection's patience."""
+        try:
+            return super().wait(gen, interval, self.patience if timeout is None else timeout)
+        except psycopg.errors._WaitTimeout as error:  # noqa: SLF001 - what its docs say is raised
+            self.pgconn.finish()
+            msg = f"the server has said nothing for {self.patience:g} s"
+            raise psycopg.OperationalError(msg) from error
+
+
+class Server:
+    """Where a log is, and how to connect to it."""
+
+    def __init__(self, url: str, schema: str, settings: PostgresSettings) -> None:
+        """Take the address; nothing is connected yet."""
+        self.url = url
+        self.schema = schema
+        self.settings = settings
+
+    def connect(self, *, read_only: bool = False, patience: float | None = None) -> LogConnection:
+        """Open a connection that keeps the log's rules. Raises `psycopg.Error`."""
+        settings = self.settings
+        statement = settings.read_timeout if read_only else settings.statement_timeout
+        connection = LogConnection.connect(
+            self.url,
+            autocommit=True,
+            application_name="hilo",
+            connect_timeout=max(2, round(settings.connect_timeout)),
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
+        )
+        try:
+            connection.patience = patience or 2 * statement + settings.lock_timeout
+            register_arrays(connection)
+            connection.prepare_threshold = 2
+            wanted: dict[str, compose.Composable] = {
+                "search_path": compose.Identifier(self.schema),
+                "statement_timeout": compose.Literal(f"{statement * 1000:.0f}"),
+                "lock_timeout": compose.Literal(f"{settings.lock_timeout * 1000:.0f}"),
+                "idle_in_transaction_session_timeout": compose.Literal(f"{statement * 1000:.0f}"),
+            }
+            if read_only:
+                wanted["default_transaction_read_only"] = compose.Literal("on")
+            encoding, synchronous = connection.execute(SQL["settings"]).fetchone() or ("", "")
+            if encoding != "UTF8":
+                msg = f"its encoding is {encoding}: a log needs a database in UTF8"
+                raise psycopg.NotSupportedError(msg)  # noqa: TRY301 - closed below
+            if synchronous in {"off", "local", "remote_write"}:  # remote_apply is more than on
+                wanted["synchronous_commit"] = compose.Literal("on")
+            connection.execute(
+                compose.SQL("; ").join(
+                    compose.SQL("SET {} TO {}").format(compose.Identifier(name), value)
+                    for name, value in wanted.items()
+                )
+            )
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def why(self, error: Exception) -> str:
+        """Say what is wrong with the server, and what to do."""
+        return f"PostgreSQL, schema {self.schema}: {_first_line(error)}{advice(error)}"
+
+
+def advice(error: Exception) -> str:
+    """Return what an error of PostgreSQL asks its operator to do, if we know."""
+    state = getattr(error, "sqlstate", None) or ("08" if is_lost(error) else "")
+    for length in (5, 3, 2):
+        found = _ADVICE.get(state[:length])
+        if found:
+            return f" ({found})"
+    return ""
+
+
+def is_lost(error: Exception) -> bool:
+    """Tell whether the connection failed, rather than a statement on it."""
+    return isinstance(error, psycopg.OperationalError) and error.sqlstate is None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+class Pool:
+    """At most `pool_size` connections that only read; the one used last is used next."""
+
+    def __init__(self, server: Server) -> None:
+        """Connect when asked, not before."""
+        self._server = server
+        self._free = threading.Semaphore(server.settings.pool_size)
+        self._lock = threading.Lock()
+        self._idle: list[tuple[LogConnection, float]] = []
+        self._closed = False
+
+    @contextmanager
+    def connection(self) -> Iterator[LogConnection]:
+        """Lend a connection. Raises `psycopg.Error`; a broken one is not kept."""
+        patience = self._server.settings.read_timeout
+        if not self._free.acquire(timeout=patience):
+            msg = f"all {self._server.settings.pool_size} connections are in use: raise pool_size"
+            raise psycopg.OperationalError(msg)
+        try:
+            connection = self._take() or self._server.connect(read_only=True)
+            try:
+                yield connection
+            finally:
+                self._give_back(connection)
+        finally:
+            self._free.release()
+
+    def drop_idle(self) -> None:
+        """Close what nobody uses now: one broken connection is seldom alone."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection, _ in idle:
+            connection.close()
+
+    def close(self) -> None:
+        """Close every connection, those in use when they come back. Idempotent."""
+        self._closed = True
+        self.drop_idle()
+
+    def _take(self) -> LogConnection | None:
+        if self._closed:
+            msg = "the log is closed"
+            raise psycopg.InterfaceError(msg)
+        with self._lock:
+            return self._idle.pop()[0] if self._idle else None
+
+    def _give_back(self, connection: LogConnection) -> None:
+        now = time.monotonic()
+        stale: list[LogConnection] = []
+        with self._lock:
+            if connection.closed or self._closed:
+                stale.append(connection)
+            else:
+                self._idle.append((connection, now))
+            oldest = now - self._server.settings.idle_seconds
+            while self._idle and self._idle[0][1] < oldest:
+                stale.append(self._idle.pop(0)[0])
+        for one in stale:
+            one.close()
+
+
+class Estimate:
+    """The server's clock, as far as it can be known here; never waits and never goes back."""
+
+    def __init__(self) -> None:
+        """Know nothing yet: `observe` comes first."""
+        self._offset: int | None = None
+        self._last = 0
+        self._lock = threading.Lock()
+
+    def observe(self, told: int, asked: int, answered: int) -> None:
+        """Take note that the server told its time between two instants of `monotonic_micros`.
+
+        The first time the middle counts. Later the estimate moves only as far as it must to be
+        possible: an answer that waited long (for a lock, say) does not spoil a good estimate.
+        """
+        low, high = told - answered, told - asked
+        with self._lock:
+            if self._offset is None:
+                self._offset = (low + high) // 2
+            self._offset = min(max(self._offset, low), high)
+
+    def __call__(self) -> Micros:
+        """Return the server's time."""
+        with self._lock:
+            self._last = max(self._last, monotonic_micros() + (self._offset or 0))
+            return Micros(self._last)
+
+
+def monotonic_micros() -> int:
+    """Return µs that never go back; only differences mean something."""
+    return time.monotonic_ns() // 1000
