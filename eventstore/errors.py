@@ -15,6 +15,7 @@ Each error is called what happened, and says what to do next.
     ├── CorruptEvent               the stored bytes do not decode as their type says
     ├── KeyringError
     │   ├── KeyMissing             a key is absent though nobody was forgotten: an alert
+    │   ├── KeyExpired             the key was destroyed on purpose, by age: its texts are gone
     │   ├── Forgotten              the person was forgotten: a tombstone says so
     │   ├── CannotUnseal           ciphertext, key or associated data do not belong together
     │   └── KeyEncryptionKeyError  absent, malformed, exposed, or not this keyring's
@@ -125,6 +126,18 @@ class KeyMissing(KeyringError):
         super().__init__(
             f"the key of {owner}, generation {generation}, is missing and no tombstone explains "
             "it: restore keys.db from its backup"
+        )
+
+
+class KeyExpired(KeyringError):
+    """The key was destroyed at the end of its time: what it sealed can never be opened again."""
+
+    def __init__(self, owner: str, generation: int) -> None:
+        self.owner = owner
+        self.generation = generation
+        super().__init__(
+            f"the key of {owner}, generation {generation}, has expired and was destroyed: what it "
+            "sealed is gone for good, as intended"
         )
 
 

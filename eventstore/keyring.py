@@ -7,7 +7,9 @@ can neither enumerate numbers nor open anything; whoever destroys a person's row
 was sealed for them, in every copy of the log.
 
 `cached`, `has_current_key`, `generation` and `fingerprint` touch memory only and belong on the
-hot path; everything else may wait for the disk.
+hot path; everything else may wait for the store. Several processes may use one store: what one
+makes the others find, what one destroys the others lose within a minute (`keyring_memory`), or at
+once where they are told (`evict`, a tombstone).
 """
 
 from __future__ import annotations
@@ -15,26 +17,31 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Lock
 from typing import Final
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from eventstore.errors import Forgotten, KeyMissing
+from eventstore.clock import monotonic_clock
+from eventstore.errors import Forgotten, KeyExpired, KeyMissing
+from eventstore.generations import (
+    BOT,
+    MICROS_PER_DAY,
+    end_of,
+    generation_in,
+    generation_of,
+    label_of,
+    months_at,
+)
 from eventstore.handles import Handle, Secrets, preferred_first
 from eventstore.kek import KEY_BYTES, KeyEncryptionKey
+from eventstore.keyring_memory import Memory
 from eventstore.keystore import KeyStore, SqliteKeyStore
-from eventstore.recent import Recent
 from eventstore.types import Clock, IdempotencyKey, Micros
 
 __all__ = ["BOT", "Handle", "KeyEncryptionKey", "Keyring", "generation_of", "never"]
 
-BOT: Final = "bot"
-"""Owner of what belongs to no single person; its keys last a month instead of a quarter."""
-
-_MICROS_PER_DAY: Final = 86_400_000_000
 _MAX_GENERATION: Final = 2**31
 
 
@@ -43,28 +50,10 @@ def never(_owner: str) -> bool:
     return False
 
 
-def generation_of(owner: str, now: Micros) -> int:
-    """Return the generation of `owner`'s key at an instant.
-
-    Persons: a quarter, `year * 4 + quarter` (0…3). `BOT`: a month, `year * 12 + month` (0…11).
-    Both count without gaps, in UTC.
-    """
-    return _generation(owner, _months(now // _MICROS_PER_DAY))
-
-
-def _generation(owner: str, months: int) -> int:
-    return months if owner == BOT else months // 3
-
-
-def _months(day: int) -> int:
-    date = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)
-    return date.year * 12 + date.month - 1
-
-
 class Keyring:
     """Identities and data keys of one bot. Every method may be called on any thread.
 
-    What asks the store raises `LogUnavailable` while `keys.db` is locked, full or unreadable.
+    What asks the store raises `LogUnavailable` while it can be neither read nor written.
 
     A key, and the identity that leads to its owner, is durable before the method that made it
     returns, so it is durable before the first event it seals.
@@ -79,12 +68,14 @@ class Keyring:
         is_forgotten: Callable[[str], bool] = never,
         identities: int = 100_000,
         keys: int = 50_000,
+        monotonic: Clock = monotonic_clock,
     ) -> None:
         """Open the keyring in `store`, which `close` will close.
 
         `is_forgotten` tells, from memory, whether a tombstone names a pseudonym. `identities` and
-        `keys` bound what is kept in memory: about 0.3 and 2.6 KB each. Raises
-        `KeyEncryptionKeyError` if `kek` is not the one that the keyring was made with.
+        `keys` bound what is kept in memory: about 0.3 and 2.6 KB each; `monotonic` measures how
+        long that is believed. Raises `KeyEncryptionKeyError` if `kek` is not the one that the
+        keyring was made with.
         """
         self.clashes = 0
         """Persons whose phone and lid were found to lead to two pseudonyms."""
@@ -92,11 +83,11 @@ class Keyring:
         self._kek = kek
         self._clock = clock
         self._is_forgotten = is_forgotten
-        self._identities: Recent[Handle, str] = Recent(identities)
-        self._keys: Recent[tuple[str, int], AESGCM] = Recent(keys)
+        self._memory = Memory(identities=identities, keys=keys, monotonic=monotonic)
         self._io = Lock()  # held over each use of the store *and* what it changes in memory
         self._today = (-1, 0)  # day since 1970, its month
         self._secrets = Secrets.load(store, kek)
+        self._confirm_memory()
 
     @classmethod
     def open(  # noqa: PLR0913 - as `__init__`
@@ -131,9 +122,11 @@ class Keyring:
 
         None does not mean unknown: call `register`, which also links a handle that is new.
         """
+        if not self._memory.believed():
+            return None
         pseudonym = None
         for handle in preferred_first(handles):
-            known = self._identities.get(handle)
+            known = self._memory.identities.get(handle)
             if known is None or self._is_forgotten(known):
                 return None
             pseudonym = pseudonym or known
@@ -145,9 +138,10 @@ class Keyring:
             if (known := self.cached((handle,))) is not None:
                 return known
             with self._io:
+                self._confirm_memory()
                 stored = self._stored(handle)
                 if stored is not None:
-                    self._identities.put(handle, stored)
+                    self._memory.identities.put(handle, stored)
                     return stored
         return None
 
@@ -166,6 +160,7 @@ class Keyring:
         now = self._clock()
         with self._io:
             with self._store.transaction():
+                self._confirm_memory()
                 known: dict[Handle, str] = {}
                 clashed: set[tuple[Handle, ...]] = set()
                 pseudonyms = [self._settle(handles, known, clashed) for handles in requests]
@@ -184,11 +179,12 @@ class Keyring:
 
     def generation(self, owner: str | None = None) -> int:
         """Return the current generation: `owner`'s, or that of persons. Memory only."""
-        return _generation(owner or "", self._month(self._clock()))
+        return generation_in(owner or "", self._month(self._clock()))
 
     def has_current_key(self, owner: str) -> bool:
         """Tell whether `owner`'s current key is durable and at hand: sealing will not wait."""
-        return self._keys.get((owner, self.generation(owner))) is not None
+        known = self._memory.keys.get((owner, self.generation(owner)))
+        return known is not None and self._memory.believed()
 
     def ensure_keys(self, owners: Sequence[str]) -> None:
         """Give each owner a key of the current generation, in one transaction, durable on return.
@@ -206,7 +202,7 @@ class Keyring:
         writes. Raises as `ensure_keys`.
         """
         now = self._clock()
-        generation = _generation(owner, self._month(now))
+        generation = generation_in(owner, self._month(now))
         if self._is_forgotten(owner):
             raise Forgotten(owner)
         key = self._kept_key(owner, generation)
@@ -217,8 +213,8 @@ class Keyring:
     def key_for(self, owner: str, generation: int) -> AESGCM:
         """Return the key that opens what was sealed for `owner` in `generation`.
 
-        Raises `Forgotten` if a tombstone names the owner, `KeyMissing` if there is neither key
-        nor tombstone.
+        Raises `Forgotten` if a tombstone names the owner, `KeyExpired` if the key was destroyed
+        by age, `KeyMissing` if there is neither key nor tombstone.
         """
         if self._is_forgotten(owner):
             raise Forgotten(owner)
@@ -229,13 +225,14 @@ class Keyring:
 
     def _kept_key(self, owner: str, generation: int) -> AESGCM | None:
         """Ask memory, then the store, which is only read."""
-        key = self._keys.get((owner, generation))
-        if key is not None:
+        key = self._memory.keys.get((owner, generation))
+        if key is not None and self._memory.believed():
             return key
         with self._io:
-            key = self._load_key(owner, generation)
+            self._confirm_memory()
+            key = self._memory.keys.get((owner, generation)) or self._load_key(owner, generation)
             if key is not None:
-                self._keys.put((owner, generation), key)
+                self._memory.keys.put((owner, generation), key)
         return key
 
     def fingerprint(self, *parts: str) -> IdempotencyKey:
@@ -246,12 +243,11 @@ class Keyring:
         """
         return self._secrets.fingerprint(parts)
 
-    # Forgetting
+    # Destroying
 
     def evict(self, owner: str) -> None:
         """Drop `owner` from memory, as every node does when a person is forgotten."""
-        self._identities.drop(lambda _, pseudonym: pseudonym == owner)
-        self._keys.drop(lambda key, _: key[0] == owner)
+        self._memory.evict(owner)
 
     def destroy(self, owner: str) -> None:
         """Destroy `owner`'s keys and identities for good: durable and overwritten on return.
@@ -265,12 +261,48 @@ class Keyring:
             self.evict(owner)
             self._store.wipe()
 
+    def generations(self, owner: str) -> list[int]:
+        """Return the generations of which `owner` has a key, oldest first; none that expired."""
+        with self._io:
+            return self._store.generations(owner)
+
+    def expire(self, owner: str, generations: Sequence[int]) -> list[int]:
+        """Destroy those keys of `owner`: durable and overwritten on return.
+
+        Returns which of them there were. What they sealed is `KeyExpired` from now on. May be
+        repeated; if it raises, repeat it.
+        """
+        with self._io:
+            with self._store.transaction():
+                gone = [each for each in self._store.generations(owner) if each in generations]
+                for generation in gone:
+                    self._store.expire(owner, generation, self._clock())
+            self._memory.evict(owner)
+            if self._store.wipe_due():
+                self._store.wipe()
+        return gone
+
+    def expire_bot_keys(self, older_than_days: int) -> list[str]:
+        """Destroy each of the bot's keys whose month ended so many days ago, or longer.
+
+        Whatever it sealed is then at least that old. Returns what was destroyed, as `bot/2026-08`.
+        See `expire`.
+        """
+        oldest = self._clock() - older_than_days * MICROS_PER_DAY
+        old = [each for each in self.generations(BOT) if end_of(BOT, each) <= oldest]
+        return [label_of(BOT, each) for each in self.expire(BOT, old)]
+
     def close(self) -> None:
         """Close the store. Calling it again does nothing."""
         with self._io:
             self._store.close()
 
     # Inside: each of these is called with `_io` held
+
+    def _confirm_memory(self) -> None:
+        """Drop what another process may have destroyed, if it is time to look."""
+        if not self._memory.believed():
+            self._memory.confirm(self._store.destructions())
 
     def _settle(
         self,
@@ -306,9 +338,10 @@ class Keyring:
                 raise Forgotten(owner)
         with self._io:
             with self._store.transaction():
+                self._confirm_memory()
                 for owner in owners:
                     if owner != BOT and not self._store.boxes(owner):
-                        raise KeyMissing(owner, _generation(owner, self._month(now)))
+                        raise KeyMissing(owner, generation_in(owner, self._month(now)))
                 keys = self._current_keys(owners, now)
             self._remember({}, keys)
         return keys
@@ -318,8 +351,9 @@ class Keyring:
         months = self._month(now)
         keys = {}
         for owner in dict.fromkeys(owners):
-            generation = _generation(owner, months)
-            key = self._keys.get((owner, generation)) or self._load_key(owner, generation)
+            generation = generation_in(owner, months)
+            key = self._memory.keys.get((owner, generation))
+            key = key or self._load_key(owner, generation)
             keys[owner, generation] = key or self._make_key(owner, generation, now)
         return keys
 
@@ -327,7 +361,11 @@ class Keyring:
         if not 0 <= generation < _MAX_GENERATION:  # a forged number, not one that was ever given
             return None
         wrapped = self._store.key(owner, generation)
-        return None if wrapped is None else AESGCM(self._kek.unwrap(wrapped, owner, generation))
+        if wrapped is None:
+            return None
+        if not wrapped:
+            raise KeyExpired(owner, generation)
+        return AESGCM(self._kek.unwrap(wrapped, owner, generation))
 
     def _make_key(self, owner: str, generation: int, now: Micros) -> AESGCM:
         key = os.urandom(KEY_BYTES)
@@ -337,15 +375,15 @@ class Keyring:
     def _remember(self, known: dict[Handle, str], keys: dict[tuple[str, int], AESGCM]) -> None:
         """Take into memory what has just become durable."""
         for handle, pseudonym in known.items():
-            self._identities.put(handle, pseudonym)
+            self._memory.identities.put(handle, pseudonym)
         for name, key in keys.items():
-            self._keys.put(name, key)
+            self._memory.keys.put(name, key)
 
     def _month(self, now: Micros) -> int:
         day, months = self._today
-        today = now // _MICROS_PER_DAY
+        today = now // MICROS_PER_DAY
         if today != day:
-            months = _months(today)
+            months = months_at(today)
             self._today = (today, months)
         return months
 

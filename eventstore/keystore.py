@@ -1,5 +1,7 @@
 """Where the keyring keeps its rows: the port, and `keys.db`, the file behind it.
 
+`eventstore.postgres_keystore` is the store that several machines share.
+
 A store sees hashes, pseudonyms and wrapped keys only; it could not name or open anything.
 """
 
@@ -18,7 +20,7 @@ from eventstore.durable import sync_directory
 from eventstore.errors import KeyringError, LogUnavailable
 from eventstore.types import Micros
 
-_SCHEMA_VERSION: Final = 1
+_SCHEMA_VERSION: Final = 2
 _BUSY_SECONDS: Final = 10.0
 _OWNER_ONLY: Final = 0o600
 
@@ -65,16 +67,28 @@ class KeyStore(Protocol):
         """Add an identity, or replace whom it leads to."""
 
     def key(self, owner: str, generation: int) -> bytes | None:
-        """Return a wrapped key."""
+        """Return a wrapped key; empty bytes if it has expired; None if there never was one."""
 
     def put_key(self, owner: str, generation: int, wrapped: bytes, created_at: Micros) -> None:
         """Add a wrapped key."""
 
+    def generations(self, owner: str) -> list[int]:
+        """Return the generations of which an owner has a key, oldest first; none that expired."""
+
+    def expire(self, owner: str, generation: int, at: Micros) -> None:
+        """Delete one key of an owner, and remember that it was."""
+
     def erase(self, owner: str) -> None:
-        """Delete an owner's keys and identities."""
+        """Delete an owner's keys and identities, and what is remembered of those that expired."""
+
+    def destructions(self) -> int:
+        """Return a number that changes whenever something is erased or expires, by whomever."""
 
     def wipe(self) -> None:
-        """Overwrite what was erased, wherever the store still keeps a copy."""
+        """Overwrite what was erased or has expired, wherever the store still keeps a copy."""
+
+    def wipe_due(self) -> bool:
+        """Tell whether something was destroyed since the last `wipe` that reached its end."""
 
     def close(self) -> None:
         """Let go of the store."""
@@ -179,7 +193,7 @@ class SqliteKeyStore:
         self._ask(self._sql["upsert_identity"], (handle_hmac, pseudonym, box))
 
     def key(self, owner: str, generation: int) -> bytes | None:
-        """Return a wrapped key."""
+        """Return a wrapped key; empty bytes if it has expired."""
         rows = self._ask(self._sql["select_key"], (owner, generation))
         return bytes(rows[0][0]) if rows else None
 
@@ -187,10 +201,36 @@ class SqliteKeyStore:
         """Add a wrapped key."""
         self._ask(self._sql["insert_key"], (owner, generation, wrapped, created_at))
 
+    def generations(self, owner: str) -> list[int]:
+        """Return the generations of which an owner has a key, oldest first."""
+        return [
+            generation for (generation,) in self._ask(self._sql["select_generations"], (owner,))
+        ]
+
+    def expire(self, owner: str, generation: int, at: Micros) -> None:
+        """Delete one key of an owner, and remember that it was."""
+        self._ask(self._sql["delete_key"], (owner, generation))
+        self.put_key(owner, generation, b"", at)
+        self._ask(self._sql["count_destruction"])
+
     def erase(self, owner: str) -> None:
         """Delete an owner's keys and identities."""
         self._ask(self._sql["delete_keys"], (owner,))
         self._ask(self._sql["delete_identities"], (owner,))
+        self._ask(self._sql["count_destruction"])
+
+    def destructions(self) -> int:
+        """Return a number that changes whenever something is erased or expires."""
+        return self._destructions()[0]
+
+    def wipe_due(self) -> bool:
+        """Tell whether something was destroyed since the last `wipe` that reached its end."""
+        counted, wiped = self._destructions()
+        return wiped < counted
+
+    def _destructions(self) -> tuple[int, int]:
+        ((counted, wiped),) = self._ask(self._sql["select_destructions"])
+        return counted, wiped
 
     def wipe(self) -> None:
         """Rebuild the file and empty the WAL. Raises `KeyringError` if a reader is in the way.
@@ -198,11 +238,13 @@ class SqliteKeyStore:
         `secure_delete` zeroes deleted cells, but not the copies that a page keeps after its cells
         were moved to a sibling; VACUUM writes every page anew.
         """
+        destroyed = self.destructions()
         self._ask("VACUUM")
         ((busy, _, _),) = self._ask("PRAGMA wal_checkpoint(TRUNCATE)")
         if busy:
             msg = f"{self._path} is being read: what was erased is still in its WAL; try again"
             raise KeyringError(msg)
+        self._ask(self._sql["mark_wiped"], (destroyed,))
 
     def close(self) -> None:
         """Let go of the file."""

@@ -74,7 +74,7 @@ class Sealer:
         """Return the value.
 
         Raises `CannotUnseal` if key, stream, field, generation, ciphertext, digest or type do not
-        belong together, `Forgotten` or `KeyMissing` if the key is gone.
+        belong together, `Forgotten`, `KeyExpired` or `KeyMissing` if the key is gone.
         """
         text = self._unseal(owner, stream, field, sealed)[SALT_BYTES:]
         try:

@@ -83,6 +83,7 @@ def _meanings() -> Iterator[tuple[tuple[type[Exception], ...], type[CommandFaile
             errors.CorruptEvent,
             errors.CursorMismatch,
             errors.Forgotten,
+            errors.KeyExpired,
             errors.KeyMissing,
             errors.UnknownEventType,
         ),

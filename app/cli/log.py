@@ -310,8 +310,12 @@ def _summary(job: Export, path: Path, *, as_json: bool) -> None:
 
 
 def _complain(presenter: Presenter) -> None:
-    """Raise `FoundProblem` for keys that are gone without anybody having been forgotten."""
-    lost = sum(count for reason, count in presenter.unopened.items() if reason != "forgotten")
+    """Raise `FoundProblem` for keys that are gone without having been destroyed on purpose."""
+    lost = sum(
+        count
+        for reason, count in presenter.unopened.items()
+        if reason not in {"forgotten", "expired"}
+    )
     if lost:
         msg = (
             f"{lost} sealed fields could not be opened and nobody was forgotten: restore keys.db "

@@ -6,7 +6,7 @@ One event as JSON, in `log tail --json`, `log show --json` and `log export`:
     append_id (hex), state (bytes as base64; `at` and other instants in µs since 1970)
 
 A sealed field is `{"sealed": {generation, box, digest}}`. Opened, it is its value; what cannot be
-opened keeps its box and says why: `{"sealed": …, "unopened": "forgotten" | "key missing" | …}`.
+opened keeps its box and says why: `{"sealed": …, "unopened": "forgotten" | "expired" | …}`.
 In every state, `at` is the sender's own time, `cor` (correlation) the run that the event belongs to
 and `cau` (causation) the version, in the same stream, of the event that caused it. An event written
 by a newer release keeps its stored, short names and has `"unknown_type": true`.
@@ -25,7 +25,7 @@ from app.cli.output import iso, safe
 from app.cli.wording import veiled, worded
 from app.installation import owner_of
 from eventstore.codec import Codec, Event
-from eventstore.errors import CannotUnseal, Forgotten, KeyMissing, UnknownEventType
+from eventstore.errors import CannotUnseal, Forgotten, KeyExpired, KeyMissing, UnknownEventType
 from eventstore.sealing import Sealed, Sealer
 from eventstore.types import Epoch, Recorded, StreamName
 
@@ -34,6 +34,7 @@ Json = dict[str, object]
 _SHORT_BYTES: Final = 4
 _REASONS: Final[dict[type[Exception], str]] = {
     Forgotten: "forgotten",
+    KeyExpired: "expired",
     KeyMissing: "key missing",
     CannotUnseal: "cannot unseal",
 }
@@ -100,7 +101,7 @@ class Presenter:
             return marked
         try:
             opened = self._sealer.open(owner_of(stream), stream, name, value, kind)
-        except (Forgotten, KeyMissing, CannotUnseal) as error:
+        except (Forgotten, KeyExpired, KeyMissing, CannotUnseal) as error:
             reason = _REASONS[type(error)]
             self.unopened[reason] += 1
             return marked | {"unopened": reason}

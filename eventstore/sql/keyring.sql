@@ -16,7 +16,13 @@ CREATE TABLE IF NOT EXISTS secrets (
     name     TEXT PRIMARY KEY,
     wrapped  BLOB NOT NULL
 ) WITHOUT ROWID;
-PRAGMA user_version = 1;
+CREATE TABLE IF NOT EXISTS destructions (
+    id      INTEGER PRIMARY KEY CHECK (id = 1),
+    counted INTEGER NOT NULL,
+    wiped   INTEGER NOT NULL
+);
+INSERT INTO destructions SELECT 1, 0, 0 WHERE NOT EXISTS (SELECT 1 FROM destructions);
+PRAGMA user_version = 2;
 
 -- select_secrets: The keyring's own secrets, wrapped, and the check value among them.
 SELECT name, wrapped FROM secrets;
@@ -37,14 +43,29 @@ SELECT handle_hmac, box FROM identities WHERE pseudonym = ? ORDER BY handle_hmac
 INSERT INTO identities (handle_hmac, pseudonym, box) VALUES (?, ?, ?)
     ON CONFLICT (handle_hmac) DO UPDATE SET pseudonym = excluded.pseudonym, box = excluded.box;
 
--- select_key: One wrapped key.
+-- select_key: One wrapped key; empty if it has expired.
 SELECT wrapped FROM keys WHERE owner = ? AND generation = ?;
 
 -- insert_key: A key is made once and never replaced, or what it sealed would be lost.
 INSERT INTO keys (owner, generation, wrapped, created_at) VALUES (?, ?, ?, ?);
+
+-- select_generations: The generations of which an owner still has a key.
+SELECT generation FROM keys WHERE owner = ? AND length(wrapped) > 0 ORDER BY generation;
+
+-- delete_key: One generation of an owner's keys.
+DELETE FROM keys WHERE owner = ? AND generation = ?;
 
 -- delete_keys: Every generation of an owner's keys.
 DELETE FROM keys WHERE owner = ?;
 
 -- delete_identities: Every handle of a person.
 DELETE FROM identities WHERE pseudonym = ?;
+
+-- count_destruction: Something was destroyed: whoever remembers it finds out by this number.
+UPDATE destructions SET counted = counted + 1;
+
+-- select_destructions: How often something was destroyed, and how often of those it was wiped.
+SELECT counted, wiped FROM destructions;
+
+-- mark_wiped: What had been destroyed so far was wiped.
+UPDATE destructions SET wiped = max(wiped, ?);
