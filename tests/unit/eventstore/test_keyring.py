@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from eventstore.errors import (
     Forgotten,
     KeyEncryptionKeyError,
+    KeyExpired,
     KeyMissing,
     KeyringError,
     LogUnavailable,
@@ -31,7 +33,10 @@ from eventstore.keyring import (
     Keyring,
     generation_of,
 )
-from eventstore.types import Micros
+from eventstore.keyring_memory import BELIEVED
+from eventstore.sealing import Sealer
+from eventstore.types import Micros, StreamName
+from tests.unit.eventstore.key_stores import OPEN, Place
 
 PHONE = Handle("phone", "34612345678")
 LID = Handle("lid", "98765432101234@lid")
@@ -41,21 +46,23 @@ ROOT = Path(__file__).parents[3]
 NOVEMBER = Micros(1_795_000_000_000_000)  # 2026-11-18
 ONE_QUARTER = 92 * 86_400_000_000
 
-REGISTER_AND_WAIT = """
+REGISTER_AND_WAIT = (
+    OPEN
+    + """
 import sys, time
-from pathlib import Path
 from eventstore.keyring import Handle, KeyEncryptionKey, Keyring
 
-folder, now, start, *values = sys.argv[1:]
+folder, place, now, start, *values = sys.argv[1:]
 kek = KeyEncryptionKey.from_file(Path(folder) / "kek")
 while time.time() < float(start):
     pass
-keyring = Keyring.open(Path(folder) / "keys.db", kek, clock=lambda: int(now))
+keyring = Keyring(open_store(place), kek, clock=lambda: int(now))
 (pseudonym,) = keyring.register([tuple(Handle(*value.split("=")) for value in values)])
 box = keyring.key_for(pseudonym, keyring.generation()).encrypt(bytes(12), b"hello", None)
 print(pseudonym, box.hex(), flush=True)
 sys.stdin.read()
 """
+)
 
 
 class FakeClock:
@@ -82,11 +89,17 @@ def kek(tmp_path: Path) -> KeyEncryptionKey:
 
 
 @pytest.fixture
+def ticks() -> FakeClock:
+    """A monotonic clock."""
+    return FakeClock()
+
+
+@pytest.fixture
 def keyring(
-    tmp_path: Path, kek: KeyEncryptionKey, clock: FakeClock, tombstones: set[str]
+    place: Place, kek: KeyEncryptionKey, clock: FakeClock, ticks: FakeClock, tombstones: set[str]
 ) -> Iterator[Keyring]:
-    keyring = Keyring.open(
-        tmp_path / "keys.db", kek, clock=clock, is_forgotten=tombstones.__contains__
+    keyring = Keyring(
+        place.open(), kek, clock=clock, is_forgotten=tombstones.__contains__, monotonic=ticks
     )
     yield keyring
     keyring.close()
@@ -94,29 +107,30 @@ def keyring(
 
 @pytest.fixture
 def another(
-    tmp_path: Path, keyring: Keyring, kek: KeyEncryptionKey, clock: FakeClock
+    place: Place, keyring: Keyring, kek: KeyEncryptionKey, clock: FakeClock
 ) -> Iterator[Keyring]:
     """The same keyring, as another process opens it."""
-    another = Keyring.open(tmp_path / "keys.db", kek, clock=clock)
+    another = Keyring(place.open(), kek, clock=clock)
     yield another
     another.close()
 
 
-def raw_bytes(folder: Path) -> bytes:
-    files = list(folder.glob("keys.db*"))
-    assert files
-    return b"".join(file.read_bytes() for file in files)
-
-
-def start_child(folder: Path, *handles: Handle, start: float = 0.0) -> subprocess.Popen[str]:
+def start_child(
+    folder: Path, place: Place, *handles: Handle, start: float = 0.0
+) -> subprocess.Popen[str]:
     values = [f"{handle.kind}={handle.value}" for handle in handles]
+    arguments = [str(folder), place.place, str(NOVEMBER), str(start), *values]
     return subprocess.Popen(
-        [sys.executable, "-c", REGISTER_AND_WAIT, str(folder), str(NOVEMBER), str(start), *values],
+        [sys.executable, "-c", REGISTER_AND_WAIT, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
     )
+
+
+def micros(date: str) -> Micros:
+    return Micros(int(datetime.fromisoformat(date + "Z").timestamp()) * 1_000_000)
 
 
 def answer_of(child: subprocess.Popen[str]) -> tuple[str, str]:
@@ -182,9 +196,9 @@ def test_someone_unknown_is_not_found_and_a_person_without_handles_is_refused(
 
 
 def test_memory_is_bounded_and_what_it_dropped_is_found_again(
-    tmp_path: Path, kek: KeyEncryptionKey, clock: FakeClock
+    place: Place, kek: KeyEncryptionKey, clock: FakeClock
 ) -> None:
-    keyring = Keyring.open(tmp_path / "keys.db", kek, clock=clock, identities=2, keys=2)
+    keyring = Keyring(place.open(), kek, clock=clock, identities=2, keys=2)
     handles = [(Handle("phone", str(n)),) for n in range(5)]
     persons = keyring.register(handles)
     assert [keyring.cached(each) for each in handles] == [None] * 3 + persons[3:]
@@ -203,10 +217,10 @@ def test_a_handle_registered_by_another_process_is_found(
     assert keyring.register([(PHONE,)]) == [person]
 
 
-def test_two_processes_that_meet_someone_at_once_agree_who_it_is(tmp_path: Path) -> None:
+def test_processes_that_meet_someone_at_once_agree_who_it_is(tmp_path: Path, place: Place) -> None:
     KeyEncryptionKey.from_file(tmp_path / "kek")
-    start = time.time() + 1.0  # both create the file, the secrets, the person and the key
-    children = [start_child(tmp_path, PHONE, LID, start=start) for _ in range(2)]
+    start = time.time() + 1.0  # all create the tables, the secrets, the person and the key
+    children = [start_child(tmp_path, place, PHONE, LID, start=start) for _ in range(3)]
     answers = {answer_of(child) for child in children}
     for child in children:
         child.communicate("")
@@ -223,8 +237,8 @@ def test_many_threads_that_meet_the_same_people_at_once_agree(keyring: Keyring) 
 # --- keys ----------------------------------------------------------------------------------------
 
 
-def test_a_key_is_durable_before_it_is_used(tmp_path: Path, keyring: Keyring) -> None:
-    child = start_child(tmp_path, PHONE, LID)
+def test_a_key_is_durable_before_it_is_used(tmp_path: Path, place: Place, keyring: Keyring) -> None:
+    child = start_child(tmp_path, place, PHONE, LID)
     pseudonym, box = answer_of(child)
     os.kill(child.pid, signal.SIGKILL)
     child.communicate()
@@ -274,29 +288,23 @@ def test_registering_a_known_person_gives_them_the_key_of_the_quarter(
 def test_a_person_s_key_lasts_a_quarter_and_the_bot_s_a_month(
     keyring: Keyring, clock: FakeClock, date: str, quarter: int, month: int
 ) -> None:
-    epoch = sqlite3.connect(":memory:")
-    (seconds,) = epoch.execute("SELECT unixepoch(?)", (date,)).fetchone()
-    epoch.close()
-    clock.now = Micros(seconds * 1_000_000)
+    clock.now = micros(date)
     assert generation_of("somebody", clock.now) == keyring.generation() == quarter
     assert generation_of(BOT, clock.now) == keyring.generation(BOT) == month
 
 
 def test_a_key_that_merely_fell_out_of_memory_does_not_wait_for_a_writer(
-    tmp_path: Path, kek: KeyEncryptionKey, clock: FakeClock
+    place: Place, kek: KeyEncryptionKey, clock: FakeClock
 ) -> None:
-    keyring = Keyring.open(tmp_path / "keys.db", kek, clock=clock, keys=1)
+    keyring = Keyring(place.open(patient=False), kek, clock=clock, keys=1)
     one, two = keyring.register([(PHONE,), (OTHER,)])
-    keyring._store._connection.execute("PRAGMA busy_timeout = 0")  # type: ignore[attr-defined]
-    writer = sqlite3.connect(tmp_path / "keys.db", isolation_level=None)
-    writer.execute("BEGIN IMMEDIATE")  # as another process does while it registers people
-    for owner in (one, two):  # memory holds one key: that of whom was asked for last
-        assert not keyring.has_current_key(owner)
-        assert keyring.current_key(owner)[0] == keyring.generation()
-        assert keyring.has_current_key(owner)
-    with pytest.raises(LogUnavailable, match="locked"):
-        keyring.current_key(BOT)  # there is no such key yet: it has to be written
-    writer.close()
+    with place.writing():  # as another process does while it registers people
+        for owner in (one, two):  # memory holds one key: that of whom was asked for last
+            assert not keyring.has_current_key(owner)
+            assert keyring.current_key(owner)[0] == keyring.generation()
+            assert keyring.has_current_key(owner)
+        with pytest.raises(LogUnavailable, match="lock"):
+            keyring.current_key(BOT)  # there is no such key yet: it has to be written
     assert keyring.current_key(BOT)[0] == keyring.generation(BOT)
     keyring.close()
 
@@ -311,11 +319,12 @@ def test_no_key_is_made_for_somebody_to_whom_nothing_leads(keyring: Keyring) -> 
 # --- secrecy -------------------------------------------------------------------------------------
 
 
-def test_nobody_can_enumerate_people_from_the_file(tmp_path: Path, keyring: Keyring) -> None:
+def test_nobody_can_enumerate_people_from_the_store(
+    tmp_path: Path, place: Place, keyring: Keyring
+) -> None:
     (person,) = keyring.register([(PHONE, LID)])
-    raw = raw_bytes(tmp_path)
+    raw = place.raw()
     assert person.encode() in raw  # what is looked for could be found
-    assert (tmp_path / "keys.db-wal").stat().st_size > 0
     for handle in (PHONE, LID):
         for plain in (handle.value, handle.value.removesuffix("@lid")):
             assert plain.encode() not in raw
@@ -348,21 +357,20 @@ def test_printing_a_handle_does_not_show_it() -> None:
     assert PHONE.value not in f"{(PHONE,)}"
 
 
-def test_rows_swapped_between_persons_are_refused(tmp_path: Path, keyring: Keyring) -> None:
+def test_rows_swapped_between_persons_are_refused(place: Place, keyring: Keyring) -> None:
     one, two = keyring.register([(PHONE,), (OTHER,)])
     generation = keyring.generation()
-    rows = sqlite3.connect(tmp_path / "keys.db")
-    with rows:
-        rows.execute(
-            "UPDATE keys SET wrapped = (SELECT wrapped FROM keys WHERE owner = ?) WHERE owner = ?",
-            (two, one),
-        )
-        rows.execute(
-            "UPDATE identities SET box = (SELECT box FROM identities WHERE pseudonym = ?)"
-            " WHERE pseudonym = ?",
-            (two, one),
-        )
-    rows.close()
+    place.execute(
+        "UPDATE keys SET wrapped = (SELECT wrapped FROM keys WHERE owner = ?) WHERE owner = ?",
+        two,
+        one,
+    )
+    place.execute(
+        "UPDATE identities SET box = (SELECT box FROM identities WHERE pseudonym = ?)"
+        " WHERE pseudonym = ?",
+        two,
+        one,
+    )
     keyring.evict(one)
     with pytest.raises(KeyEncryptionKeyError, match="was not wrapped by this"):
         keyring.key_for(one, generation)
@@ -447,40 +455,140 @@ def test_whoever_returns_after_being_forgotten_is_new_even_with_an_old_keyring_r
     assert keyring.has_current_key(after)
 
 
-def test_what_is_destroyed_is_gone_from_every_byte_of_the_file(
-    tmp_path: Path, keyring: Keyring, clock: FakeClock
+def test_what_is_destroyed_is_gone_from_every_byte_of_the_tables(
+    place: Place, keyring: Keyring, clock: FakeClock
 ) -> None:
     crowd = keyring.register([(Handle("phone", str(n)),) for n in range(400)])
     clock.now = Micros(NOVEMBER + ONE_QUARTER)
     keyring.ensure_keys(crowd)  # cells of the first quarter move between pages
-    rows = sqlite3.connect(tmp_path / "keys.db")
     gone = crowd[::40]
     marks = ", ".join("?" * len(gone))
-    secrets = rows.execute(f"SELECT wrapped FROM keys WHERE owner IN ({marks})", gone).fetchall()
-    secrets += rows.execute(
-        f"SELECT box FROM identities WHERE pseudonym IN ({marks})", gone
-    ).fetchall()
-    rows.close()
+    secrets = place.execute(f"SELECT wrapped FROM keys WHERE owner IN ({marks})", *gone)
+    secrets += place.execute(f"SELECT box FROM identities WHERE pseudonym IN ({marks})", *gone)
     assert len(secrets) == 3 * len(gone)
     for person in gone:
         keyring.destroy(person)
         keyring.destroy(person)  # a forgetting that is resumed repeats it
-    raw = raw_bytes(tmp_path)
+    raw = place.raw()
     assert not [secret for (secret,) in secrets if secret in raw]
     assert not [person for person in gone if person.encode() in raw]
     assert crowd[1].encode() in raw
     assert keyring.handles_of(gone[0]) == ()
 
 
+def test_what_another_process_destroyed_is_not_believed_for_longer_than_a_minute(
+    keyring: Keyring, another: Keyring, ticks: FakeClock
+) -> None:
+    one, two = keyring.register([(PHONE, LID), (OTHER,)])
+    generation = keyring.generation()
+    another.destroy(one)
+    ticks.now = Micros(NOVEMBER + BELIEVED - 1)
+    assert keyring.cached((PHONE,)) == one  # what memory says, without asking
+    ticks.now = Micros(NOVEMBER + BELIEVED)
+    assert keyring.cached((PHONE,)) is None
+    assert not keyring.has_current_key(two)
+    with pytest.raises(KeyMissing):
+        keyring.key_for(one, generation)
+    assert keyring.find((LID,)) is None
+    assert keyring.find((OTHER,)) == two
+    assert keyring.register([(PHONE, LID)]) != [one]
+
+
+def test_memory_is_kept_when_nothing_was_destroyed(
+    keyring: Keyring, another: Keyring, ticks: FakeClock
+) -> None:
+    one, two = keyring.register([(PHONE, LID), (OTHER,)])
+    another.register([(Handle("phone", "1"),)])
+    ticks.now = Micros(NOVEMBER + BELIEVED)
+    assert keyring.cached((PHONE,)) is None
+    assert keyring.current_key(one)  # asks once for all that is in memory
+    keyring.close()
+    assert keyring.cached((OTHER,)) == two
+    assert keyring.has_current_key(two)
+
+
+# --- expiring ------------------------------------------------------------------------------------
+
+
+def test_the_bot_s_keys_expire_when_the_last_text_of_their_month_is_old_enough(
+    keyring: Keyring, another: Keyring, clock: FakeClock
+) -> None:
+    sealer = Sealer(keyring)
+    stream = StreamName("gateway")
+    clock.now = micros("2026-08-15T00:00:00")
+    august = sealer.seal(BOT, stream, "body", "hello")
+    clock.now = micros("2026-09-01T00:00:00")
+    september = sealer.seal(BOT, stream, "body", "hello")
+    clock.now = micros("2026-11-29T23:59:59")  # 90 days after August, but for a second
+    assert keyring.expire_bot_keys(90) == []
+    clock.now = micros("2026-11-30T00:00:00")
+    assert keyring.expire_bot_keys(90) == ["bot/2026-08"]
+    assert keyring.expire_bot_keys(90) == []
+    assert another.generations(BOT) == [september.generation]
+    for either in (sealer, Sealer(another)):
+        with pytest.raises(KeyExpired, match="as intended"):
+            either.open(BOT, stream, "body", august, str)
+        assert either.open(BOT, stream, "body", september, str) == "hello"
+
+
+def test_an_expired_key_is_not_missing_not_forgotten_and_never_made_again(
+    keyring: Keyring, clock: FakeClock
+) -> None:
+    (person,) = keyring.register([(PHONE,)])
+    old = keyring.generation()
+    clock.now = Micros(NOVEMBER + ONE_QUARTER)
+    keyring.ensure_keys([person])
+    assert keyring.expire(person, [old, old - 1]) == [old]
+    with pytest.raises(KeyMissing):
+        keyring.key_for(person, old - 1)
+    clock.now = NOVEMBER  # a clock that was set back
+    for refused in (keyring.current_key, lambda owner: keyring.ensure_keys([owner])):
+        with pytest.raises(KeyExpired):
+            refused(person)
+    assert keyring.find((PHONE,)) == person
+    assert keyring.generations(person) == [old + 1]
+
+
+def test_a_person_forgotten_leaves_no_trace_of_expired_keys(place: Place, keyring: Keyring) -> None:
+    (person,) = keyring.register([(PHONE,)])
+    keyring.expire(person, [keyring.generation()])
+    keyring.destroy(person)
+    assert person.encode() not in place.raw()
+
+
+def test_an_expired_key_is_gone_from_every_byte_of_the_tables(
+    place: Place, kek: KeyEncryptionKey, clock: FakeClock
+) -> None:
+    keyring = Keyring(place.open(patient=False), kek, clock=clock)
+    keyring.ensure_keys([BOT])
+    ((wrapped,),) = place.execute("SELECT wrapped FROM keys WHERE owner = ?", BOT)
+    assert wrapped in place.raw()
+    with place.reading(), pytest.raises(KeyringError, match=r"being read|still open"):
+        keyring.expire(BOT, keyring.generations(BOT))
+    assert keyring.expire(BOT, []) == []  # repeated, as the error says
+    assert wrapped not in place.raw()
+    keyring.close()
+
+
+def test_a_keyring_in_which_all_expired_still_counts_as_one(place: Place, keyring: Keyring) -> None:
+    keyring.ensure_keys([BOT])
+    keyring.expire(BOT, keyring.generations(BOT))
+    store = place.open()
+    assert store.holds_people()
+    store.close()
+
+
 # --- opening -------------------------------------------------------------------------------------
 
 
 def test_a_wrong_key_encryption_key_is_refused_when_the_keyring_is_opened(
-    tmp_path: Path, keyring: Keyring, clock: FakeClock
+    tmp_path: Path, place: Place, keyring: Keyring, clock: FakeClock
 ) -> None:
     wrong = KeyEncryptionKey.from_file(tmp_path / "made anew")
+    store = place.open()
     with pytest.raises(KeyEncryptionKeyError, match="did not make this keyring"):
-        Keyring.open(tmp_path / "keys.db", wrong, clock=clock)
+        Keyring(store, wrong, clock=clock)
+    store.close()
 
 
 @pytest.mark.parametrize(
@@ -488,21 +596,21 @@ def test_a_wrong_key_encryption_key_is_refused_when_the_keyring_is_opened(
     [
         ("DELETE FROM secrets", "holds people but has lost its secrets"),
         ("DELETE FROM secrets WHERE name = 'handles'", "lost its secret 'handles'"),
-        ("UPDATE secrets SET wrapped = x'00'", "did not make this keyring"),
+        ("UPDATE secrets SET wrapped = substr(wrapped, 2)", "did not make this keyring"),
     ],
 )
 def test_a_damaged_keyring_is_refused_rather_than_begun_anew(
-    tmp_path: Path,
+    place: Place,
     kek: KeyEncryptionKey,
     clock: FakeClock,
     damage: str,
     complaint: str,
 ) -> None:
-    keyring = Keyring.open(tmp_path / "keys.db", kek, clock=clock)
+    keyring = Keyring(place.open(), kek, clock=clock)
     keyring.register([(PHONE,)])
     keyring.close()
-    rows = sqlite3.connect(tmp_path / "keys.db", isolation_level=None)
-    rows.execute(damage)
-    rows.close()
+    place.execute(damage)
+    store = place.open()
     with pytest.raises(KeyringError, match=complaint):
-        Keyring.open(tmp_path / "keys.db", kek, clock=clock)
+        Keyring(store, kek, clock=clock)
+    store.close()

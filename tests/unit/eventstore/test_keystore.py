@@ -1,33 +1,33 @@
-"""What the file of keys promises: whole transactions, its owner's alone, no downgrade."""
+"""What a store of keys promises: whole transactions, one writer at a time, no downgrade."""
 
 from __future__ import annotations
 
-import sqlite3
+import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from eventstore.errors import KeyringError, LogUnavailable
-from eventstore.keystore import SqliteKeyStore
+from eventstore.keystore import KeyStore
 from eventstore.types import Micros
+from tests.unit.eventstore.key_stores import Place
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteKeyStore]:
-    store = SqliteKeyStore(tmp_path / "keys.db")
+def store(place: Place) -> Iterator[KeyStore]:
+    store = place.open()
     yield store
     store.close()
 
 
-def fill(store: SqliteKeyStore) -> None:
+def fill(store: KeyStore) -> None:
     store.put_identity(b"hash", "person", b"box")
     store.put_key("person", 1, b"wrapped", Micros(0))
     msg = "half way"
     raise ConnectionError(msg)
 
 
-def test_a_transaction_that_fails_leaves_nothing_behind(store: SqliteKeyStore) -> None:
+def test_a_transaction_that_fails_leaves_nothing_behind(store: KeyStore) -> None:
     with pytest.raises(ConnectionError), store.transaction():
         fill(store)
     assert not store.holds_people()
@@ -36,74 +36,90 @@ def test_a_transaction_that_fails_leaves_nothing_behind(store: SqliteKeyStore) -
     assert store.key("person", 1) == b"wrapped"
 
 
-def test_the_file_and_what_sqlite_puts_beside_it_are_its_owner_s_alone(
-    tmp_path: Path, store: SqliteKeyStore
-) -> None:
+def test_what_a_transaction_reads_still_holds_when_it_writes(place: Place, store: KeyStore) -> None:
+    found = []
+
+    def other() -> None:
+        theirs = place.open()
+        with theirs.transaction():
+            found.append(theirs.key("person", 1))
+        theirs.close()
+
     with store.transaction():
-        store.put_secret("check", b"wrapped")
-    files = list(tmp_path.glob("keys.db*"))
-    assert len(files) == 3
-    for file in files:
-        assert file.stat().st_mode & 0o777 == 0o600
+        thread = threading.Thread(target=other)
+        thread.start()
+        assert store.key("person", 1) is None
+        store.put_key("person", 1, b"wrapped", Micros(0))
+    thread.join()
+    assert found == [b"wrapped"]
 
 
-def test_a_file_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
-    path = tmp_path / "keys.db"
-    path.touch(mode=0o644)
-    SqliteKeyStore(path).close()
-    assert path.stat().st_mode & 0o777 == 0o600
+def test_a_key_and_a_secret_are_never_replaced_and_an_identity_is(store: KeyStore) -> None:
+    store.put_key("person", 1, b"wrapped", Micros(0))
+    with pytest.raises(LogUnavailable):
+        store.put_key("person", 1, b"other", Micros(0))
+    store.put_secret("check", b"wrapped")
+    with pytest.raises(LogUnavailable):
+        store.put_secret("check", b"other")
+    store.put_identity(b"hash", "person", b"box")
+    store.put_identity(b"hash", "somebody new", b"other")
+    assert store.key("person", 1) == b"wrapped"
+    assert store.secrets() == {"check": b"wrapped"}
+    assert store.pseudonym(b"hash") == "somebody new"
+    assert store.boxes("somebody new") == [(b"hash", b"other")]
+    assert store.boxes("person") == []
 
 
-def test_a_file_of_a_newer_release_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "keys.db"
-    newer = sqlite3.connect(path)
-    newer.execute("PRAGMA user_version = 99")
-    newer.close()
-    with pytest.raises(KeyringError, match="made by a newer release"):
-        SqliteKeyStore(path)
-
-
-def test_erased_rows_are_not_reported_as_wiped_while_somebody_still_reads_them(
-    tmp_path: Path, store: SqliteKeyStore
+def test_every_destruction_is_counted_and_due_to_be_wiped_until_it_is(
+    place: Place, store: KeyStore
 ) -> None:
-    store.put_key("person", 1, b"a data key, wrapped", Micros(0))
-    reader = sqlite3.connect(tmp_path / "keys.db", isolation_level=None)
-    reader.execute("BEGIN")
-    reader.execute("SELECT * FROM keys").fetchall()
-    store.erase("person")
-    store._connection.execute("PRAGMA busy_timeout = 0")
-    with pytest.raises(KeyringError, match="being read"):
+    other = place.open()
+    seen = {other.destructions()}
+    for owner in ("person", "bot"):
+        if owner == "bot":
+            store.expire(owner, 1, Micros(0))
+        else:
+            store.erase(owner)
+        assert other.wipe_due()
+        seen.add(other.destructions())
         store.wipe()
-    reader.close()
+        assert not other.wipe_due()
+        assert other.destructions() in seen
+    assert len(seen) == 3
+    other.close()
+
+
+def test_erased_rows_are_not_reported_as_wiped_while_somebody_may_still_see_them(
+    place: Place, store: KeyStore
+) -> None:
+    impatient = place.open(patient=False)
+    store.put_key("person", 1, b"a data key, wrapped", Micros(0))
+    with place.reading():
+        store.erase("person")
+        with pytest.raises(KeyringError, match=r"being read|still open"):
+            impatient.wipe()
+        assert store.wipe_due()
     store.wipe()
-    for file in tmp_path.glob("keys.db*"):
-        assert b"a data key, wrapped" not in file.read_bytes()
+    assert b"a data key, wrapped" not in place.raw()
+    impatient.close()
 
 
 def test_while_another_process_writes_the_keys_nothing_is_written_and_all_is_read(
-    tmp_path: Path, store: SqliteKeyStore
+    place: Place, store: KeyStore
 ) -> None:
-    store._connection.execute("PRAGMA busy_timeout = 0")
-    writer = sqlite3.connect(tmp_path / "keys.db", isolation_level=None)
-    writer.execute("BEGIN IMMEDIATE")
-    with pytest.raises(LogUnavailable, match="locked"), store.transaction():
-        pytest.fail("the lock was not taken")
-    with pytest.raises(LogUnavailable, match="locked"):
-        store.put_key("person", 1, b"wrapped", Micros(0))
-    assert store.key("person", 1) is None
-    writer.close()
-    store.put_key("person", 1, b"wrapped", Micros(0))
+    impatient = place.open(patient=False)
+    with place.writing():
+        with pytest.raises(LogUnavailable, match="lock"), impatient.transaction():
+            pytest.fail("the lock was not taken")
+        with pytest.raises(LogUnavailable, match="lock"):
+            impatient.put_key("person", 1, b"wrapped", Micros(0))
+        assert impatient.key("person", 1) is None
+    impatient.put_key("person", 1, b"wrapped", Micros(0))
+    impatient.close()
 
 
-def test_a_full_disk_and_a_file_that_is_no_database_are_unavailable(
-    tmp_path: Path, store: SqliteKeyStore
-) -> None:
-    ((pages,),) = store._ask("PRAGMA page_count")
-    store._connection.execute(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(LogUnavailable, match="full"), store.transaction():
-        store.put_key("person", 1, bytes(100_000), Micros(0))
-    assert not store.holds_people()
-    garbage = tmp_path / "garbage.db"
-    garbage.write_bytes(b"no database" * 1000)
-    with pytest.raises(LogUnavailable, match="not a database"):
-        SqliteKeyStore(garbage)
+def test_a_closed_store_is_unavailable(store: KeyStore) -> None:
+    store.close()
+    store.close()
+    with pytest.raises(LogUnavailable):
+        store.secrets()

@@ -1,0 +1,171 @@
+"""One connection to PostgreSQL that never hangs, and comes back by itself.
+
+Every wait has an end: to connect, for a lock, for a statement (the server's time-outs), and for
+an answer at all (ours: a network that swallows packets tells nobody).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+import msgspec
+import psycopg
+from psycopg.abc import PQGen
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from eventstore.errors import LogUnavailable
+
+_GRACE_SECONDS: Final = 2.0  # an answer from the server's own time-out says more than silence
+_Row = tuple[Any, ...]
+
+
+class Waits(msgspec.Struct, frozen=True):
+    """How long, in seconds, to wait for a connection, for a lock and for one statement."""
+
+    connect: float = 5.0
+    lock: float = 10.0
+    statement: float = 10.0
+
+
+class Remark(msgspec.Struct, frozen=True):
+    """What a server says beside its answer."""
+
+    severity: str
+    """`INFO`, `WARNING`, … in whatever language the rest is"""
+    text: str
+    detail: str
+
+
+class ConnectionLost(LogUnavailable):
+    """The connection broke under a statement: whether that was carried out is not known."""
+
+
+class _Connection(psycopg.Connection[_Row]):
+    """A connection that gives up waiting for an answer after `patience` seconds."""
+
+    patience: float | None = None
+
+    def wait(  # the signature is psycopg's
+        self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None
+    ) -> Any:  # noqa: ANN401
+        """Wait for the server, but not for ever."""
+        return super().wait(gen, interval, self.patience if timeout is None else timeout)
+
+
+class Link:
+    """One session, made when it is first needed and again after it broke. One thread at a time."""
+
+    def __init__(self, url: str, *, waits: Waits, what: str) -> None:
+        """Take a connection string. `what` names, in errors, what cannot be used."""
+        self._waits = waits
+        self._what = what
+        self._connection: _Connection | None = None
+        self._closed = False
+        options = (
+            f"-c lock_timeout={_ms(waits.lock)} -c statement_timeout={_ms(waits.statement)} "
+            "-c synchronous_commit=on -c client_min_messages=warning"
+        )
+        given = conninfo_to_dict(url)
+        self._conninfo = make_conninfo(
+            url,
+            application_name=given.get("application_name") or "hilo",
+            connect_timeout=max(2, round(waits.connect)),  # libpq's least is 2 s
+            keepalives_idle=10,
+            keepalives_interval=5,
+            options=f"{given.get('options') or ''} {options}".strip(),
+        )
+
+    def run(self, statement: str, values: Sequence[object] = ()) -> list[_Row]:
+        """Run one statement (or several without values) and return the rows of the last.
+
+        Raises `ConnectionLost` if the connection was found broken, `psycopg.Error` for what the
+        server itself refuses (the caller knows what that means), `LogUnavailable` if there is no
+        connection to be had.
+        """
+        connection = self._connected()
+        try:
+            cursor = connection.execute(statement, tuple(values) or None)
+            while cursor.nextset():
+                pass
+            return cursor.fetchall() if cursor.description else []
+        except psycopg.Error as error:
+            waiting = connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE
+            if (
+                connection.closed
+                or waiting
+                or isinstance(error, psycopg.errors.ReadOnlySqlTransaction)
+            ):
+                self.drop()  # read-only: the next connection may find the server that leads now
+                msg = f"{self._what} cannot be used now: {_said(error)}"
+                raise ConnectionLost(msg) from error
+            raise
+        except BaseException:  # Ctrl-C in the middle: the session is in nobody knows what state
+            self.drop()
+            raise
+
+    def run_slowly(self, statement: str, seconds: float) -> list[Remark]:
+        """Run one statement that may take long; return what the server remarked. As `run`."""
+        connection = self._connected()
+        remarks: list[Remark] = []
+
+        def note(said: psycopg.errors.Diagnostic) -> None:  # it is gone when the handler returns
+            severity = said.severity_nonlocalized or ""
+            remarks.append(Remark(severity, said.message_primary or "", said.message_detail or ""))
+
+        connection.add_notice_handler(note)
+        connection.patience = seconds + _GRACE_SECONDS
+        try:
+            self.run(f"SET statement_timeout = {_ms(seconds)}")
+            self.run(statement)
+            self.run("RESET statement_timeout")
+        finally:
+            connection.patience = self._patience
+            connection.remove_notice_handler(note)
+        return remarks
+
+    @property
+    def _patience(self) -> float:
+        return max(self._waits.statement, self._waits.lock) + _GRACE_SECONDS
+
+    def _connected(self) -> _Connection:
+        if self._closed:
+            msg = f"{self._what} is closed"
+            raise LogUnavailable(msg)
+        if self._connection is None or self._connection.closed:
+            try:
+                self._connection = _Connection.connect(self._conninfo, autocommit=True)
+            except psycopg.Error as error:
+                msg = f"{self._what} cannot be reached: {_said(error)}"
+                raise LogUnavailable(msg) from error
+            self._connection.patience = self._patience
+        return self._connection
+
+    @property
+    def in_transaction(self) -> bool:
+        """Tell whether a transaction is open, or has failed and waits for its ROLLBACK."""
+        if self._connection is None or self._connection.closed:
+            return False
+        return self._connection.pgconn.transaction_status != psycopg.pq.TransactionStatus.IDLE
+
+    def drop(self) -> None:
+        """Close the session; the next statement makes another. The server undoes what was open."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(psycopg.Error):
+                connection.close()
+
+    def close(self) -> None:
+        """Close for good. Idempotent."""
+        self._closed = True
+        self.drop()
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
+
+
+def _said(error: psycopg.Error) -> str:
+    """Return what a server or libpq said, on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
