@@ -13,8 +13,11 @@ from urllib.parse import quote
 
 from app.addresses import without_secrets
 from app.settings import Settings, SettingsError
-from eventstore.errors import KeyringError, LogUnavailable
+from eventstore.errors import KeyEncryptionKeyError, KeyringError, LogUnavailable
 from eventstore.keyring import KeyEncryptionKey, Keyring
+from eventstore.keystore import KeyStore, SqliteKeyStore
+from eventstore.postgres_keystore import PostgresKeyStore, holds_keyring
+from eventstore.postgres_link import Waits
 from eventstore.sqlite import SQLiteLog, system_clock
 from eventstore.store import LogStore
 
@@ -59,20 +62,33 @@ def wal_bytes(settings: Settings) -> int:
 def open_keyring(settings: Settings) -> Keyring:
     """Open the bot's keyring with the key that the settings, or DATA/kek, hold.
 
-    A keyring, and the file DATA/kek, are made if they are not there: see `has_keyring`, `has_kek`.
-    Raises `KeyringError`, `KeyEncryptionKeyError` if another key made it, or `LogUnavailable`.
+    A keyring is made if there is none, and the file DATA/kek with it: see `has_keyring`. Raises
+    `KeyringError`, `KeyEncryptionKeyError` if the key is not here or another one made the keyring,
+    or `LogUnavailable`.
     """
-    kek = _key_encryption_key(settings)
-    if settings.on_postgres:
-        raise SettingsError(_NO_POSTGRES)
-    return Keyring.open(_keys_file(settings), kek, clock=system_clock, keys=KEYS_IN_MEMORY)
+    store = open_key_store(settings)
+    try:
+        kek = _key_encryption_key(settings, store)
+        return Keyring(store, kek, clock=system_clock, keys=KEYS_IN_MEMORY)
+    except BaseException:
+        store.close()
+        raise
+
+
+def open_key_store(settings: Settings) -> KeyStore:
+    """Open what the keyring keeps its rows in; make it if it is not there. As `open_keyring`."""
+    if not settings.on_postgres:
+        return SqliteKeyStore(_keys_file(settings))
+    url = settings.keys_database_url.get_secret_value()
+    return PostgresKeyStore(url, settings.schema_name, waits=_waits(settings))
 
 
 def has_keyring(settings: Settings) -> bool:
     """Tell whether the bot has a keyring. Raises `LogUnavailable` if nobody can tell."""
-    if settings.on_postgres:
-        raise SettingsError(_NO_POSTGRES)
-    return _file_holds(_keys_file(settings), "PRAGMA user_version")
+    if not settings.on_postgres:
+        return _file_holds(_keys_file(settings), "PRAGMA user_version")
+    url = settings.keys_database_url.get_secret_value()
+    return holds_keyring(url, settings.schema_name, waits=_waits(settings))
 
 
 def keys_place(settings: Settings) -> str:
@@ -102,11 +118,27 @@ def refuse_to_lose_keys(settings: Settings, log: LogStore) -> None:
         raise KeyringError(msg)
 
 
-def _key_encryption_key(settings: Settings) -> KeyEncryptionKey:
+def _key_encryption_key(settings: Settings, store: KeyStore) -> KeyEncryptionKey:
+    """Return the key of the settings or of DATA/kek, which is made for a new keyring only."""
     given = settings.kek.get_secret_value()
     if given:
         return KeyEncryptionKey.from_base64(given)
-    return KeyEncryptionKey.from_file(kek_file(settings))
+    path = kek_file(settings)
+    if not path.is_file() and store.secrets():
+        msg = (
+            f"{path} is missing, and {keys_place(settings)} was made with it: put its backup "
+            "there, or set HILO_KEK"
+        )
+        raise KeyEncryptionKeyError(msg)
+    return KeyEncryptionKey.from_file(path)
+
+
+def _waits(settings: Settings) -> Waits:
+    return Waits(
+        connect=settings.database_connect_seconds,
+        lock=settings.database_lock_seconds,
+        statement=settings.database_statement_seconds,
+    )
 
 
 # -- where -----------------------------------------------------------------------------------------

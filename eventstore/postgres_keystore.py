@@ -53,6 +53,19 @@ def prepare(owner_url: str, schema: str, role: str) -> None:
         link.close()
 
 
+def holds_keyring(url: str, schema: str, *, waits: Waits | None = None) -> bool:
+    """Tell whether a keyring was ever begun there; makes nothing. Raises `LogUnavailable`."""
+    statements = _statements(schema)
+    link = Link(url, waits=waits or Waits(), what=_WHAT)
+    try:
+        with _understood():
+            if link.run(statements["select_schema"]) == [(None,)]:
+                return False
+            return bool(link.run(statements["select_secrets"]))
+    finally:
+        link.close()
+
+
 class PostgresKeyStore:
     """A `KeyStore` that any number of processes on any number of machines may open at once.
 

@@ -81,6 +81,13 @@ async def test_a_log_without_its_keys_is_not_served(server: Server, outside: Out
     assert b"keys.db is missing" in server.said
     assert not keys.exists()
     kept.rename(keys)
+    kek = server.data / "kek"
+    kept = kek.rename(server.data / "kek.kept")
+    await server.start(wait=False)
+    assert await server.dies() == 3
+    assert b"kek is missing" in server.said
+    assert not kek.exists()
+    kept.rename(kek)
     await server.start()
     assert await server.stop() == 0
 

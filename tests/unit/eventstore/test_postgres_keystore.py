@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
 from eventstore.errors import KeyringError, LogUnavailable
-from eventstore.postgres_keystore import PostgresKeyStore, prepare
+from eventstore.postgres_keystore import PostgresKeyStore, holds_keyring, prepare
 from eventstore.postgres_link import Waits
 from eventstore.types import Micros
 from tests.postgres import Databases, PostgresServer
+from tests.tcp_proxy import TcpProxy
 
 SHORT = Waits(connect=2.0, lock=0.2, statement=0.2)
 
@@ -141,6 +139,16 @@ def test_a_schema_of_a_newer_release_is_refused(postgres: Databases, postgres_ur
         prepare(postgres_url, "bot", "postgres")
 
 
+def test_looking_for_a_keyring_makes_none(postgres_url: str) -> None:
+    assert not holds_keyring(postgres_url, "bot")
+    assert not holds_keyring(postgres_url, "bot")
+    store = PostgresKeyStore(postgres_url, "bot")
+    assert not holds_keyring(postgres_url, "bot")
+    fill(store)
+    assert holds_keyring(postgres_url, "bot")
+    store.close()
+
+
 # --- outages -------------------------------------------------------------------------------------
 
 
@@ -178,123 +186,48 @@ def test_a_transaction_that_loses_its_server_half_way_leaves_nothing_behind(
     store.close()
 
 
-class Wire:
-    """A TCP proxy that can go silent, or swallow the answer to the next statement it sees."""
-
-    def __init__(self, port: int) -> None:
-        self.server = socket.create_server(("127.0.0.1", 0))
-        self.port = self.server.getsockname()[1]
-        self.target = port
-        self.silent = False
-        self.cut_after: bytes | None = None
-        self._sockets: list[socket.socket] = []
-        self._threads = [self._start(self._accept)]
-
-    def url(self, url: str) -> str:
-        return url.replace(f":{self.target}/", f":{self.port}/")
-
-    @property
-    def has_cut(self) -> bool:
-        return self.cut_after is None
-
-    def close(self) -> None:
-        for each in (self.server, *self._sockets):
-            end(each)
-        for thread in self._threads:
-            thread.join()
-
-    def _start(self, what: Callable[..., None], *arguments: socket.socket) -> threading.Thread:
-        thread = threading.Thread(target=what, args=arguments)
-        thread.start()
-        return thread
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self.server.accept()
-            except OSError:
-                return
-            server = socket.create_connection(("127.0.0.1", self.target))
-            self._sockets += [client, server]
-            self._threads.append(self._start(self._ask, client, server))
-            self._threads.append(self._start(self._answer, server, client))
-
-    def _ask(self, client: socket.socket, server: socket.socket) -> None:
-        with suppress(OSError):
-            while piece := client.recv(65536):
-                if self.cut_after is not None and self.cut_after in piece:
-                    self.cut_after = None
-                    end(client)  # the server gets it; its answer never arrives
-                if not self.silent:
-                    server.sendall(piece)
-        end(client)
-        with suppress(OSError):
-            server.shutdown(socket.SHUT_WR)
-
-    def _answer(self, server: socket.socket, client: socket.socket) -> None:
-        with suppress(OSError):
-            while piece := server.recv(65536):
-                if not self.silent:
-                    client.sendall(piece)
-        end(server)
-        end(client)
-
-
-def end(each: socket.socket) -> None:
-    with suppress(OSError):
-        each.shutdown(socket.SHUT_RDWR)
-    each.close()
-
-
 @pytest.fixture
-def wire(own_postgres: PostgresServer) -> Iterator[Wire]:
-    wire = Wire(own_postgres.port)
-    yield wire
-    wire.close()
+def proxy(own_postgres: PostgresServer) -> Iterator[TcpProxy]:
+    with TcpProxy(own_postgres.port) as proxy:
+        yield proxy
 
 
 def test_a_commit_whose_answer_was_lost_is_looked_for_and_found(
-    own_postgres: PostgresServer, wire: Wire
+    own_postgres: PostgresServer, proxy: TcpProxy
 ) -> None:
-    store = PostgresKeyStore(wire.url(own_postgres.tcp_url), "bot")
-    wire.cut_after = b"COMMIT"
+    store = PostgresKeyStore(proxy.url(own_postgres.tcp_url), "bot")
+    lost = proxy.cut_around(b"COMMIT;", "after")
     fill(store)
-    assert wire.has_cut
+    assert lost.sprung.is_set()
     assert store.key("person", 1) == b"wrapped"
-    wire.cut_after = b"COMMIT"
+    lost = proxy.cut_around(b"COMMIT;", "after")
     store.erase("person")
-    assert wire.has_cut
+    assert lost.sprung.is_set()
     assert store.key("person", 1) is None
     store.close()
 
 
 def test_a_commit_that_never_reached_the_server_is_not_reported_as_done(
-    own_postgres: PostgresServer, wire: Wire
+    own_postgres: PostgresServer, proxy: TcpProxy
 ) -> None:
-    store = PostgresKeyStore(wire.url(own_postgres.tcp_url), "bot")
-
-    def put() -> None:
+    store = PostgresKeyStore(proxy.url(own_postgres.tcp_url), "bot")
+    proxy.cut_around(b"COMMIT;", "before")
+    with pytest.raises(LogUnavailable):
         store.put_key("person", 1, b"wrapped", Micros(0))
-        own_postgres.execute(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
-            "WHERE application_name = 'hilo'"
-        )
-
-    with pytest.raises(LogUnavailable), store.transaction():
-        put()
     assert store.key("person", 1) is None
+    store.put_key("person", 1, b"wrapped", Micros(0))
     store.close()
 
 
 def test_a_network_that_swallows_everything_ends_in_an_error_and_not_in_waiting(
-    own_postgres: PostgresServer, wire: Wire
+    own_postgres: PostgresServer, proxy: TcpProxy
 ) -> None:
-    store = PostgresKeyStore(wire.url(own_postgres.tcp_url), "bot", waits=SHORT)
+    store = PostgresKeyStore(proxy.url(own_postgres.tcp_url), "bot", waits=SHORT)
     fill(store)
-    wire.silent = True
+    proxy.freeze()
     with pytest.raises(LogUnavailable):
         store.key("person", 1)
-    wire.silent = False
+    proxy.resume()
     assert store.key("person", 1) == b"wrapped"
     store.close()
 
