@@ -8,8 +8,6 @@ aggregate start at any version; the database's own rules (append-only, no gap) h
 
 from __future__ import annotations
 
-import threading
-from collections import deque
 from collections.abc import Sequence
 from typing import Any, cast
 from uuid import UUID
@@ -30,13 +28,11 @@ from eventsourcing.sqlite import (
 )
 from eventsourcing.utils import Environment, EnvType
 
+from eventstore.recorder_subscription import LogSubscription, stream_name
 from eventstore.sqlite import SQL, LogDatastore, system_clock
 from eventstore.types import new_append_id
 
 __all__ = ["Factory", "LogAggregateRecorder", "LogApplicationRecorder"]
-
-_POLL_SECONDS = 0.01
-_PAGE = 500
 
 
 class LogAggregateRecorder(SQLiteAggregateRecorder):
@@ -79,7 +75,7 @@ class LogApplicationRecorder(SQLiteApplicationRecorder):
             [
                 (
                     first + i,
-                    self._stream_id(c, _name(event.originator_id)),
+                    self._stream_id(c, stream_name(event.originator_id)),
                     event.originator_version,
                     event.topic,
                     recorded_at,
@@ -117,7 +113,7 @@ class LogApplicationRecorder(SQLiteApplicationRecorder):
         )
         low = -1 if gt is None else gt
         high = 2**62 if lte is None else lte
-        values = (_name(originator_id), low, high, -1 if limit is None else limit)
+        values = (stream_name(originator_id), low, high, -1 if limit is None else limit)
         with self.datastore.transaction(commit=False) as c:
             rows = c.sqlite_cursor.execute(query, values).fetchall()
         return [
@@ -173,45 +169,6 @@ class LogApplicationRecorder(SQLiteApplicationRecorder):
         return LogSubscription(recorder=self, gt=gt, topics=topics)
 
 
-class LogSubscription(Subscription[ApplicationRecorder]):
-    """The library's subscription: every notification once, in order, until stopped."""
-
-    def __init__(
-        self, recorder: ApplicationRecorder, gt: int | None = None, topics: Sequence[str] = ()
-    ) -> None:
-        """Start after position `gt` (the beginning, if None)."""
-        super().__init__(recorder=recorder, gt=gt, topics=topics)
-        self._after = gt or 0
-        self._ready: deque[Notification] = deque()
-        self._stopped = threading.Event()
-
-    def stop(self) -> None:
-        """End the iteration, from any thread."""
-        super().stop()
-        self._stopped.set()
-
-    def __next__(self) -> Notification:
-        """Return the next notification, waiting for it. Raises `StopIteration` when stopped."""
-        while not self._ready and not self._has_been_stopped:
-            if not self._look():
-                self._stopped.wait(_POLL_SECONDS)
-        if self._has_been_stopped:
-            raise StopIteration
-        return self._ready.popleft()
-
-    def _look(self) -> bool:
-        """Fetch what is new. What the topics leave out is passed over once, not at every look."""
-        head = self._recorder.max_notification_id() or 0
-        if head <= self._after:
-            return False
-        found = self._recorder.select_notifications(
-            self._after, _PAGE, stop=head, topics=self._topics, inclusive_of_start=False
-        )
-        self._after = found[-1].id if len(found) == _PAGE else head
-        self._ready.extend(found)
-        return True
-
-
 class Factory(library.SQLiteFactory):
     """Builds the recorders; `SQLITE_DBNAME` is the log's `file:` URI or path."""
 
@@ -229,7 +186,3 @@ class Factory(library.SQLiteFactory):
             originator_id_type=theirs.originator_id_type,
         )
         theirs.close()
-
-
-def _name(originator_id: UUID | str) -> str:
-    return originator_id.hex if isinstance(originator_id, UUID) else originator_id
