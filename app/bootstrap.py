@@ -84,6 +84,7 @@ class Bot:
         self._tasks: list[asyncio.Task[None]] = []
         self._looks: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._hurry = asyncio.Event()
         self._keep_aggregates()
         self._take_in()
         self._take_turns()
@@ -232,7 +233,7 @@ class Bot:
         """Let running turns end, write what waits, and close everything."""
         self._closing = True
         self.schedule.stop()
-        await self.dispatcher.drain(DRAIN_SECONDS)
+        await self._drain()
         self.slots.leave()
         working = (*self._tasks, *self._looks)
         for task in working:
@@ -252,6 +253,20 @@ class Bot:
         self.views.close()
         self.keyring.close()
         self.log.close()
+
+    def hurry(self) -> None:
+        """Let `close` wait for running turns no longer: recovery goes on with them."""
+        self._hurry.set()
+
+    async def _drain(self) -> None:
+        """Give running turns some time to end; none when there is no time."""
+        draining = asyncio.ensure_future(self.dispatcher.drain(DRAIN_SECONDS))
+        hurrying = asyncio.ensure_future(self._hurry.wait())
+        await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (draining, hurrying):
+            task.cancel()
+        await asyncio.gather(draining, hurrying, return_exceptions=True)
+        await self.dispatcher.drain(0)
 
     def count_webhook(self, outcome: str) -> None:
         """Count one webhook by how it was answered."""

@@ -1,7 +1,8 @@
 """`hilo chat`: a person and the bot, from a terminal, through the simulated WhatsApp.
 
-Each line is a message; the bot's answers appear as they come. When the input ends, it waits for
-the answers that are still missing.
+Each line is a message; the bot's answers appear as they come. A terminal begins with what was said
+last, so that answers which came meanwhile are seen. When the input of a pipe ends, it waits for the
+answers that are still missing.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ NO_ANSWER: Final = 1
 _POLL_SECONDS: Final = 20.0
 _LOOK_SECONDS: Final = 0.1
 _MARGIN_SECONDS: Final = 15.0
+_SHOWN_BEFORE: Final = 10
 _STDIN: Final = 0
 _TYPING: Final = {"typing": "escribiendo…", "recording": "grabando audio…"}
 _CLEAR_LINE: Final = "\r\x1b[K"
@@ -47,6 +49,11 @@ class _Message(msgspec.Struct):
     body: str
     type: str
     author: str = msgspec.field(name="from")
+
+    @property
+    def shown(self) -> str:
+        """What a person reads of it."""
+        return self.body or f"[{self.type}]"
 
 
 class _Chat(msgspec.Struct):
@@ -100,9 +107,9 @@ def _address_of(announcement: Path, url: str | None) -> _Address:
 
 async def _chat(settings: Settings, address: _Address, phone: str, name: str) -> int:
     async with _Phone.at(address, phone, name) as me:
-        await me.look()
+        said_before = await me.look()
         screen = _Screen(sys.stdin.isatty() and sys.stdout.isatty())
-        screen.greet(address.url, phone)
+        screen.greet(address.url, phone, said_before)
         reading = asyncio.create_task(_show(me, screen))
         writing = asyncio.create_task(_write(me, screen))
         try:
@@ -132,7 +139,7 @@ async def _show(me: _Phone, screen: _Screen) -> None:
     while True:
         for message in await me.news():
             if message.author != "customer":
-                screen.message(message.author, message.body or f"[{message.type}]")
+                screen.message(message.author, message.shown)
         screen.presence(me.bot_presence)
 
 
@@ -181,9 +188,9 @@ class _Phone:
         ):
             yield cls(whapi, server, phone, name)
 
-    async def look(self) -> None:
-        """Take what the chat shows already as seen."""
-        self._take(await self._get())
+    async def look(self) -> tuple[_Message, ...]:
+        """Take what the chat shows already as seen, and return it."""
+        return self._take(await self._get())
 
     async def say(self, text: str) -> None:
         """Send a message."""
@@ -228,11 +235,17 @@ class _Screen:
     def __init__(self, interactive: bool) -> None:  # noqa: FBT001 - what it is, not what to do
         self.interactive = interactive
 
-    def greet(self, url: str, phone: str) -> None:
-        """Say who talks to whom."""
-        if self.interactive:
-            self._put(f"You are {phone}, the bot is at {url}. Ctrl-D ends the chat.\n")
-            self.prompt()
+    def greet(self, url: str, phone: str, said_before: tuple[_Message, ...]) -> None:
+        """Say who talks to whom, and what was said last."""
+        if not self.interactive:
+            return
+        self._put(f"You are {phone}, the bot is at {url}. Ctrl-D ends the chat.\n")
+        if len(said_before) > _SHOWN_BEFORE:
+            self._put(f"({len(said_before) - _SHOWN_BEFORE} older messages)\n")
+        for message in said_before[-_SHOWN_BEFORE:]:
+            author = "you" if message.author == "customer" else message.author
+            self._put(f"{author}: {_clean(message.shown)}\n")
+        self.prompt()
 
     def prompt(self) -> None:
         """Ask for the next message."""
@@ -241,7 +254,7 @@ class _Screen:
 
     def message(self, author: str, text: str) -> None:
         """Show a message of the bot, or of a human agent."""
-        clean = "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+        clean = _clean(text)
         if not self.interactive:
             self._put(f"{clean}\n")
             return
@@ -256,6 +269,11 @@ class _Screen:
     def _put(self, text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
+
+
+def _clean(text: str) -> str:
+    """Return a text without characters that a terminal would obey."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
 async def _typed() -> AsyncIterator[str]:

@@ -34,6 +34,7 @@ from app.api.server import Readiness, create_app
 from app.bootstrap import RELEASE, Bot, open_bot, open_outside
 from app.lock import exclusive, exclusive_directory
 from app.settings import Settings
+from app.stopping import Server, Stop, say
 from app.stores import log_place
 from eventstore.errors import EventStoreError, LogUnavailable, StoreLocked
 
@@ -93,45 +94,21 @@ def _said(error: Exception) -> str:
     return str(error)
 
 
-class _Stop:
-    """What a signal means: start-up is given up at its next wait; a server that listens, stops.
-
-    Either way everything that was opened is closed in good order.
-    """
-
-    def __init__(self, starting: asyncio.Task[None]) -> None:
-        self.asked = False
-        self._starting = starting
-        self._server: _Server | None = None
-
-    def ask(self) -> None:
-        """Stop. Called for each signal."""
-        if self._server is not None:
-            self._server.stop()
-        elif not self.asked:
-            self._starting.cancel()
-        self.asked = True
-
-    def from_now_on(self, server: _Server) -> None:
-        """Let signals stop `server`; one that came before, too."""
-        self._server = server
-        if self.asked:
-            server.stop()
-
-
 async def _serve(settings: Settings) -> None:
     starting = asyncio.current_task()
     assert starting is not None  # noqa: S101 - uvloop.run makes it a task
-    stop = _Stop(starting)
+    stop = Stop(starting)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.ask)
+    _log.info("SERVE_STARTING", release=RELEASE)
     try:
         await _run(settings, stop)
     except asyncio.CancelledError:
         if not stop.asked:
             raise
         _log.info("SERVE_STOPPED", when="starting")
+    say("Stopped.")
 
 
 def _echoes_to_people(settings: Settings) -> bool:
@@ -139,7 +116,7 @@ def _echoes_to_people(settings: Settings) -> bool:
     return real and settings.openai_simulated and not settings.echo_to_real_people
 
 
-async def _run(settings: Settings, stop: _Stop) -> None:
+async def _run(settings: Settings, stop: Stop) -> None:
     if not settings.on_loopback and not settings.webhook_secret.get_secret_value():
         msg = (
             f"webhooks on {settings.host} need a shared secret: set HILO_WEBHOOK_SECRET and add it "
@@ -158,7 +135,7 @@ async def _run(settings: Settings, stop: _Stop) -> None:
             await _listen(settings, bot, world, stop)
 
 
-async def _listen(settings: Settings, bot: Bot, world: World, stop: _Stop) -> None:
+async def _listen(settings: Settings, bot: Bot, world: World, stop: Stop) -> None:
     listener = _bind(settings)
     config = uvicorn.Config(
         door(settings, bot),
@@ -172,8 +149,8 @@ async def _listen(settings: Settings, bot: Bot, world: World, stop: _Stop) -> No
         log_config=None,
         timeout_graceful_shutdown=15,
     )
-    server = _Server(config)
-    stop.from_now_on(server)
+    server = Server(config)
+    stop.from_now_on(server, running=lambda: bot.dispatcher.running, hurry=bot.hurry)
     port: int = listener.getsockname()[1]
     announcing = asyncio.ensure_future(_announce(settings, server, world, port))
     try:
@@ -203,24 +180,6 @@ def _bind(settings: Settings) -> socket.socket:
     listener.listen(2048)
     listener.settimeout(0)
     return listener
-
-
-class _Server(uvicorn.Server):
-    """uvicorn's server without its signal handlers.
-
-    They raise the signal again once the server has stopped, which would end the process before
-    the turns that are running and the log are closed.
-    """
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to `_serve`."""
-        yield
-
-    def stop(self) -> None:
-        """Stop accepting; a second signal ends open connections."""
-        self.force_exit = self.should_exit
-        self.should_exit = True
 
 
 def door(settings: Settings, bot: Bot) -> WebhookIngress:
@@ -284,6 +243,7 @@ async def _make_known(path: Path, content: bytes) -> None:
     """Write the file unless it says so already. So small that the event loop does not notice."""
     if not _holds(path, content):
         write_atomically(path, content)
+        _log.info("SERVE_ANNOUNCED", file=path.name)
 
 
 def _holds(path: Path, content: bytes) -> bool:

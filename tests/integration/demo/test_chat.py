@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from app.chatting import NobodyThere, run
@@ -98,6 +99,30 @@ def test_on_a_terminal_the_bot_is_seen_writing(house: Path) -> None:
         process.kill()
         process.wait()
         os.close(ours)
+
+
+def test_a_terminal_begins_with_what_was_said_last(house: Path) -> None:
+    """With an answer that came while nobody chatted, for instance."""
+    address = json.loads((house / "data" / "serve.json").read_bytes())
+    with httpx2.Client(base_url=address["whapi"]) as whapi:
+        phone = "/_sim/phone/15550100016"
+        for number in range(7):
+            said = whapi.post(f"{phone}/say", json={"text": f"número {number}"}).json()["seq"]
+            whapi.get(f"{phone}/wait?after={said}&bot=1&timeout=20", timeout=30)
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "app.cli", "chat", "--phone", "15550100016"]
+    with subprocess.Popen(
+        command, cwd=house, env=environment(), stdin=theirs, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        shown = read_until(ours, "\n> ")
+        os.write(ours, b"\x04")
+        assert process.wait(20) == 0
+    os.close(ours)
+    lines = shown.splitlines()
+    assert "(4 older messages)" in lines
+    assert "you: número 1" not in lines
+    assert lines[-3:-1] == ["you: número 6", "bot: Eco: número 6"]
 
 
 def read_until(terminal: int, words: str) -> str:

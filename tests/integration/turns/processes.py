@@ -94,6 +94,7 @@ class Server:
     async def start(self, crash_at: str = "", *, wait: bool = True) -> None:
         """Start it; return when it listens (unless not to `wait`, or it died first)."""
         assert self._process is None, "it runs already"
+        self.said = b""
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "app.cli", "serve"),
             stdout=subprocess.PIPE,
@@ -110,7 +111,7 @@ class Server:
         assert self._process is not None
         async with asyncio.timeout(PATIENCE):
             out, _ = await self._process.communicate()
-        self.said = out
+        self.said += out
         code = self._process.returncode
         self._process = None
         assert code is not None
@@ -127,6 +128,15 @@ class Server:
         assert self._process is not None
         self._process.terminate()
         return await self.dies()
+
+    async def begins_to_stop(self) -> None:
+        """Ask it to end, and return as soon as it says that it does."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        self._process.terminate()
+        async with asyncio.timeout(PATIENCE):
+            while b"Stopping" not in self.said:
+                self.said += await self._process.stdout.readline()
 
     async def close(self) -> None:
         """Leave nothing behind, whatever happened."""
@@ -163,6 +173,24 @@ class Server:
             assert loop.time() < deadline, "\n".join([*found, *self.technical_log()])
             await asyncio.to_thread(_wait_for_news, self.data / "default" / "log.db")
 
+    @contextlib.asynccontextmanager
+    async def listening(self) -> AsyncIterator[asyncio.StreamReader]:
+        """Let the technical log be a pipe, from the next start on, and give its other end.
+
+        So that a test can wait for what a server says to itself. `says` reads it.
+        """
+        self.logs.mkdir(parents=True)
+        os.mkfifo(self.logs / "technical.log")
+        both = os.open(self.logs / "technical.log", os.O_RDWR | os.O_NONBLOCK)  # never at its end
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(both, "rb", 0)
+        )
+        try:
+            yield reader
+        finally:
+            transport.close()
+
     def technical_log(self) -> list[str]:
         """Return the last lines of the technical log."""
         path = self.logs / "technical.log"
@@ -178,6 +206,13 @@ class Server:
                     if (await client.get("/readyz")).status_code == httpx2.codes.OK:
                         return
                 await asyncio.to_thread(_pause)
+
+
+async def says(log: asyncio.StreamReader, category: str) -> None:
+    """Return when a server has said something of this category; fail if it never does."""
+    async with asyncio.timeout(PATIENCE):
+        while category.encode() not in await log.readline():
+            pass
 
 
 def free_port() -> int:

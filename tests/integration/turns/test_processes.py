@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from app.aggregates import events as e
-from tests.integration.turns.outside import PATIENCE, Outside
-from tests.integration.turns.processes import Server, simulators
+from tests.integration.turns.outside import Outside
+from tests.integration.turns.processes import Server, says, simulators
 
 ANA = "15550108001"
 
@@ -61,9 +60,11 @@ async def test_a_second_server_is_refused_whatever_name_leads_to_the_log(
 
 
 async def test_a_signal_during_start_up_ends_it_in_good_order(server: Server) -> None:
-    await server.start(wait=False)
-    await until((server.data / "default" / "log.db").exists)
-    assert await server.stop() == 0
+    async with server.listening() as log:
+        await server.start(wait=False)
+        await says(log, "SERVE_STARTING")
+        assert await server.stop() == 0
+    assert b"Stopping before it listens." in server.said
     assert b"Traceback" not in server.said
     assert not (server.data / "serve.json").exists()
 
@@ -109,21 +110,16 @@ async def test_damaged_derived_files_do_not_stop_a_server(server: Server, outsid
 async def test_an_address_that_cannot_be_written_is_written_later(server: Server) -> None:
     obstacle = server.data / "serve.tmp"
     obstacle.mkdir(parents=True)
-    await server.start()
-    await until(lambda: any("SERVE_ANNOUNCE_ERROR" in line for line in server.technical_log()))
-    obstacle.rmdir()
-    await until((server.data / "serve.json").exists)
-    (server.data / "serve.json").unlink()
-    await until((server.data / "serve.json").exists)
-    assert await server.stop() == 0
+    async with server.listening() as log:
+        await server.start()
+        await says(log, "SERVE_ANNOUNCE_ERROR")
+        obstacle.rmdir()
+        await says(log, "SERVE_ANNOUNCED")
+        (server.data / "serve.json").unlink()
+        await says(log, "SERVE_ANNOUNCED")
+        assert (server.data / "serve.json").exists()
+        assert await server.stop() == 0
     assert b"serves bot" in server.said
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Return when it holds; fail if it never does."""
-    async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - a file, of another process
-            await asyncio.sleep(0.01)
 
 
 async def test_a_server_that_is_asked_to_stop_finishes_what_runs(
@@ -138,7 +134,28 @@ async def test_a_server_that_is_asked_to_stop_finishes_what_runs(
     assert story.count(e.RunStarted) == story.count(e.RunCompleted) == story.count(e.MessageSent)
     assert len(await outside.reads(ANA)) == 1
     assert server.said.count(b"Traceback") == 0
+    assert b"1 turn is at work and may end first" in server.said
+    assert server.said.endswith(b"Stopped.\n")
     await server.start()
     await server.settled()
     assert not any("error" in line.split()[1:2] for line in server.technical_log())
+    assert await server.stop() == 0
+
+
+async def test_a_second_signal_cancels_what_runs_and_the_next_start_goes_on_with_it(
+    server: Server, outside: Outside
+) -> None:
+    await outside.pace(4_000)
+    server.set("HILO_RUN_SECONDS", "10")
+    await server.start()
+    await outside.say(ANA)
+    await outside.openai_waits("active=1")
+    await server.begins_to_stop()
+    assert await server.stop() == 0
+    assert b"Stopping now: turns at work are cancelled" in server.said
+    assert server.story().count(e.RunCompleted) == 0
+    await outside.pace(0)
+    await server.start()
+    assert len(await outside.reads(ANA)) == 1
+    await server.settled()
     assert await server.stop() == 0
