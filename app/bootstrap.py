@@ -138,6 +138,7 @@ class Bot:
             sealer=self.sealer,
             fingerprint=self.keyring.fingerprint,
             policy=self.policy,
+            nodes=self.nodes,
             crash=self.crash,
             jitter=random.random,
         )
@@ -157,7 +158,11 @@ class Bot:
     def _look_after_them(self) -> None:
         """Wire what knows when a turn is due, and finds those that were left behind."""
         self.dispatcher = Dispatcher(
-            self.turns.work, now=self.log.now, slots=self.slots, after=self._look_again
+            self.turns.work,
+            now=self.log.now,
+            slots=self.slots,
+            after=self._look_again,
+            ready=lambda: self.nodes.may_work,
         )
         self.checkpoint = TodoCheckpoint.owned(self.settings.bot_directory / "todo.db")
         self.todo = TodoList(
@@ -171,7 +176,7 @@ class Bot:
         self.recovery = Recovery(
             todo=self.todo,
             users=self.users,
-            turns=self.turns,
+            nodes=self.nodes,
             dispatcher=self.dispatcher,
             now=self.log.now,
         )
@@ -201,9 +206,18 @@ class Bot:
 
     def _tell(self, stream: StreamName, state: UserState) -> bool:
         """Arrange what a state leaves to be done; return whether anything is open."""
-        due_at = self.turns.due_at(state)
+        user = self.users.peek(stream)
+        if user is not None and user.read_only:  # a node of a newer release looks after them
+            self.dispatcher.put(stream, None)
+            return True
+        due_at = self.turns.agenda.due_at(stream, state)
         self.dispatcher.put(stream, due_at)
         return due_at is not None or state.run is not None or state.delivery is not None
+
+    def _nodes_changed(self) -> None:
+        """Somebody came or died, or this node itself returned: everything has another place."""
+        self.recovery.look_soon()
+        self.dispatcher.wake()
 
     def _look_again(self, stream: StreamName) -> None:
         """After a visit: what it left may be due again."""
@@ -218,6 +232,7 @@ class Bot:
     async def start(self) -> None:
         """Say that this node lives, find what is open, and go to work."""
         await self.nodes.beat()
+        self.nodes.listen(self._nodes_changed)
         await self.gateway.look(GATEWAY_STREAM)
         await self.todo.start()
         self.follower.start()
@@ -238,6 +253,7 @@ class Bot:
         working = (*self._tasks, *self._looks)
         for task in working:
             task.cancel()
+        await self.recovery.close()
         await asyncio.gather(*working, return_exceptions=True)
         with contextlib.suppress(Exception):
             await self.todo.save()
@@ -280,6 +296,9 @@ class Bot:
             "turns_waiting": self.dispatcher.waiting,
             "turns_running": self.dispatcher.running,
             "open_streams": len(self.todo),
+            "nodes_alive": self.nodes.alive,
+            "node_may_work": self.nodes.may_work,
+            **{name: float(n) for name, n in self.turns.counts.items()},
             "user_cache_size": len(self.users),
             "user_cache_hits": self.users.hits,
             "user_cache_misses": self.users.misses,

@@ -90,6 +90,19 @@ class RunSuperseded(msgspec.Struct, frozen=True, gc=False):
     current: str | None
 
 
+class Held(msgspec.Struct, frozen=True, gc=False):
+    """The run, or the delivery of its reply, is the caller's, once the append is durable."""
+
+    run: str
+
+
+class HeldByAnother(msgspec.Struct, frozen=True, gc=False):
+    """Not the one that was thought dead holds the run, but `incarnation`."""
+
+    run: str
+    incarnation: str
+
+
 class Submitted(msgspec.Struct, frozen=True, gc=False):
     """The response's id is in the log."""
 
@@ -124,6 +137,7 @@ class NothingLeft(msgspec.Struct, frozen=True, gc=False):
     """The run has ended, and its messages were all taken back meanwhile: no turn, no apology."""
 
 
+TakeOver = Held | HeldByAnother | RunSuperseded
 RunSubmission = Submitted | RunSuperseded
 RunCompletion = Completed | RunSuperseded
 RunEnd = Waiting | GivenUp | NothingLeft | RunSuperseded
@@ -170,7 +184,7 @@ class NotThisPart(msgspec.Struct, frozen=True, gc=False):
     next_part: int | None
 
 
-DeliveryStart = PartStarted | InFlight | NotYet | NotThisPart
+DeliveryStart = PartStarted | InFlight | NotYet | NotThisPart | HeldByAnother
 PartOutcome = PartSettled | NotThisPart
 PartFailure = PartSettled | PartPutBack | NotThisPart
 

@@ -178,6 +178,16 @@ class RunStarted(Event, frozen=True):
     """Stream version of the last message that this run answers."""
 
 
+class TurnTakenOver(Event, frozen=True):
+    """Whoever held a run, or the delivery of its reply, is dead: another node holds it now."""
+
+    run: str = field(name="u")
+    node: str = field(name="n")
+    incarnation: str = field(name="i")
+    before: str = field(name="b")
+    """The incarnation that held it."""
+
+
 class RunSubmitted(Event, frozen=True):
     """OpenAI accepted the run and named its response."""
 
@@ -328,6 +338,7 @@ USER_EVENTS: tuple[type[Event], ...] = (
     ThreadStarted,
     ThreadReset,
     RunStarted,
+    TurnTakenOver,
     RunSubmitted,
     RunCompleted,
     RunFailed,

@@ -9,6 +9,7 @@ from app.aggregates import events as e
 from app.aggregates import open_work as w
 from app.aggregates.answers import (
     DeliveryStart,
+    HeldByAnother,
     InFlight,
     NotThisPart,
     NotYet,
@@ -29,12 +30,19 @@ class UserDelivery(Aggregate[UserState]):
 
     __slots__ = ()
 
-    def delivery_started(self, run: str, part: int, *, deadline: int, now: Micros) -> DeliveryStart:
-        """Announce a send that has surely been given up at `deadline`; parts go in order."""
+    def delivery_started(
+        self, run: str, part: int, *, deadline: int, incarnation: str, now: Micros
+    ) -> DeliveryStart:
+        """Announce a send that has surely been given up at `deadline`; parts go in order.
+
+        Only for the incarnation that holds the delivery, if one does.
+        """
         self._decide()
         delivery = self._at(run, part)
         if delivery is None:
             return self._not_this_part(run)
+        if delivery.incarnation not in {"", incarnation}:
+            return HeldByAnother(run, delivery.incarnation)
         if delivery.in_flight is not None:
             return InFlight(part, delivery.in_flight)
         if delivery.retry_at > now:
@@ -69,21 +77,31 @@ class UserDelivery(Aggregate[UserState]):
         self._trigger(event, now, key)
         return self._settled()
 
-    def delivery_failed(
-        self, run: str, part: int, code: str, *, now: Micros, retry_at: int | None = None
+    def delivery_failed(  # noqa: PLR0913 - which start of which part, and what became of it
+        self,
+        run: str,
+        part: int,
+        code: str,
+        *,
+        attempt: int,
+        now: Micros,
+        retry_at: int | None = None,
     ) -> PartFailure:
-        """Record that the part was surely not sent: tried again at `retry_at`, or given up."""
-        delivery = self._at(run, part)
-        if delivery is None or delivery.in_flight is None:
+        """Record that the part was surely not sent: tried again at `retry_at`, or given up.
+
+        `attempt` is the start that is spoken of: the part may have been started again meanwhile.
+        """
+        delivery = self._started(run, part, attempt)
+        if delivery is None:
             return self._not_this_part(run)
         event = e.DeliveryFailed(run=run, part=part, code=code, retry_at=retry_at, cor=run)
         self._trigger(event, now)
         return self._settled() if retry_at is None else PartPutBack(retry_at)
 
-    def delivery_uncertain(self, run: str, part: int, *, now: Micros) -> PartOutcome:
+    def delivery_uncertain(self, run: str, part: int, *, attempt: int, now: Micros) -> PartOutcome:
         """Record that nobody can say whether the part was sent. It is not sent again."""
-        delivery = self._at(run, part)
-        if delivery is None or delivery.in_flight is None:
+        delivery = self._started(run, part, attempt)
+        if delivery is None:
             return self._not_this_part(run)
         self._trigger(e.DeliveryUncertain(run=run, part=part, cor=run), now)
         return self._settled()
@@ -91,6 +109,12 @@ class UserDelivery(Aggregate[UserState]):
     def _at(self, run: str, part: int) -> w.Delivery | None:
         delivery = self.state.delivery
         if delivery is None or delivery.run != run or delivery.next_part != part:
+            return None
+        return delivery
+
+    def _started(self, run: str, part: int, attempt: int) -> w.Delivery | None:
+        delivery = self._at(run, part)
+        if delivery is None or delivery.in_flight is None or delivery.attempt != attempt:
             return None
         return delivery
 

@@ -226,6 +226,15 @@ def _run_started(s: UserState, event: e.RunStarted, version: int, at: int) -> Us
     return replace(s, pending=w.merged(s.pending), run=run, retry_at=0)
 
 
+def _taken_over(s: UserState, event: e.TurnTakenOver, _version: int, _at: int) -> UserState:
+    run, delivery = s.run, s.delivery
+    if run is not None and run.id == event.run:
+        run = replace(run, node=event.node, incarnation=event.incarnation)
+    if delivery is not None and delivery.run == event.run:
+        delivery = replace(delivery, node=event.node, incarnation=event.incarnation)
+    return replace(s, run=run, delivery=delivery)
+
+
 def _run_submitted(s: UserState, event: e.RunSubmitted, _version: int, _at: int) -> UserState:
     run = s.run
     if run is None or run.id != event.run:
@@ -370,6 +379,7 @@ _EVOLVE: Final[dict[type[Event], Callable[[UserState, Any, int, int], UserState]
     e.ThreadStarted: _thread_started,
     e.ThreadReset: _thread_reset,
     e.RunStarted: _run_started,
+    e.TurnTakenOver: _taken_over,
     e.RunSubmitted: _run_submitted,
     e.RunCompleted: _run_completed,
     e.RunFailed: _run_failed,

@@ -17,6 +17,8 @@ from app.aggregates.answers import (
     Claimed,
     Completed,
     GivenUp,
+    Held,
+    HeldByAnother,
     NotDue,
     Nothing,
     NothingLeft,
@@ -26,6 +28,7 @@ from app.aggregates.answers import (
     RunEnd,
     RunSubmission,
     Submitted,
+    TakeOver,
     Waiting,
 )
 from app.aggregates.run_holder import RunHolder
@@ -92,6 +95,32 @@ class UserTurn(RunHolder):
         )
         self._trigger(event, now)
         return Claimed(run, attempt, up_to)
+
+    def take_over(
+        self, run: str, dead: str, *, node: str, incarnation: str, now: Micros
+    ) -> TakeOver:
+        """Hold a run, or the delivery of its reply, in the place of the incarnation `dead`.
+
+        Of several that try, one does; from then on its predecessor can record nothing of the run.
+        """
+        self._decide()
+        s = self.state
+        holder: w.Run | w.Delivery | None = None
+        if s.run is not None and s.run.id == run:
+            holder = s.run
+        elif s.delivery is not None and s.delivery.run == run:
+            holder = s.delivery
+        if holder is None:
+            return self._superseded(run)
+        if holder.incarnation == incarnation:
+            return Held(run)
+        if holder.incarnation != dead:
+            return HeldByAnother(run, holder.incarnation)
+        event = e.TurnTakenOver(
+            run=run, node=node, incarnation=incarnation, before=dead, cor=run, cau=holder.version
+        )
+        self._trigger(event, now)
+        return Held(run)
 
     def run_submitted(
         self, run: str, response: str, *, now: Micros, thread: str | None = None

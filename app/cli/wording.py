@@ -130,6 +130,7 @@ _WORDS: Final[dict[str, Callable[[Fields], str]]] = {
         f"the conversation was left ({_plain(f['reason'])}), {f['left_behind']} tokens with it"
     ),
     "RunStarted": lambda f: f"the bot begins to answer{_attempt(f)}",
+    "TurnTakenOver": lambda f: f"the node that was at it is gone: {f['node']} goes on",
     "RunSubmitted": lambda _: "OpenAI works on the answer",
     "RunCompleted": _completed,
     "RunFailed": lambda f: f"no answer: {f['code']}{_again(f, '')}",

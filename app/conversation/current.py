@@ -15,23 +15,26 @@ R = TypeVar("R")
 
 
 class Superseded(Exception):
-    """The run no longer holds the turn: somebody took over. Stop, and leave it to them."""
+    """The run no longer holds the turn, or we the run: somebody took over. Leave it to them."""
 
 
 async def decide_as(
     users: Repository[User, UserState],
     stream: StreamName,
     run: str,
+    incarnation: str,
     command: Callable[[User], R | RunSuperseded],
 ) -> R:
     """Make a decision of a run durable. Raises `Superseded` if the run lost its turn.
 
-    That is looked up in the same state as the decision, and again after every conflict.
+    Or if another process than `incarnation` holds the run: it was taken over, since this one was
+    thought dead. That is looked up in the same state as the decision, and again after every
+    conflict.
     """
 
     def decide(user: User) -> R | RunSuperseded:
         current = user.state.run
-        if current is None or current.id != run:
+        if current is None or current.id != run or current.incarnation != incarnation:
             return RunSuperseded(run, None if current is None else current.id)
         return command(user)
 

@@ -35,6 +35,7 @@ from app.conversation.backoff import delay
 from app.conversation.crash import CrashPoints
 from app.conversation.doubts import Doubts
 from app.conversation.kinds import USER_CODEC
+from app.conversation.nodes import Nodes
 from app.conversation.policy import SECOND, TurnPolicy, micros
 from app.conversation.ports import (
     Messenger,
@@ -73,10 +74,12 @@ class Delivering:
         sealer: Sealer,
         fingerprint: Callable[..., IdempotencyKey],
         policy: TurnPolicy,
+        nodes: Nodes,
         crash: CrashPoints,
         jitter: Callable[[], float],
     ) -> None:
         """Take the parts."""
+        self._nodes = nodes
         self._users = users
         self._messenger = messenger
         self._log = log
@@ -101,14 +104,14 @@ class Delivering:
         await self._messenger.show_typing(self._chat(stream, user))
 
     async def finish(self, stream: StreamName, run: str = "", parts: tuple[str, ...] = ()) -> None:
-        """Deliver what is open until it is done, or must wait (`due_at` says until when).
+        """Deliver what is open until it is done, must wait (`due_at`), or is another's.
 
         `parts` saves opening the sealed reply of `run` again when the caller has just made it.
         """
         while True:
             user = await self._users.look(stream)
             delivery = user.state.delivery
-            if delivery is None or self.due_at(delivery) > self._log.now():
+            if delivery is None or not self._may_go_on(delivery):
                 return
             if delivery.run != run:
                 run = delivery.run
@@ -120,6 +123,12 @@ class Delivering:
             else:
                 await self._settle(stream, delivery, chat, text)
 
+    def _may_go_on(self, delivery: Delivery) -> bool:
+        """Tell whether now is the time, and this node lives and holds what it is to deliver."""
+        if not self._nodes.may_work or delivery.incarnation not in {"", self._nodes.incarnation}:
+            return False
+        return self.due_at(delivery) <= self._log.now()
+
     # -- sending ----------------------------------------------------------------------------------
 
     async def _send(self, stream: StreamName, delivery: Delivery, chat: str, text: str) -> None:
@@ -128,20 +137,30 @@ class Delivering:
         deadline = now + self._policy.send
         started = await self._users.decide(
             stream,
-            lambda user: user.delivery_started(run, part, deadline=deadline, now=self._log.now()),
+            lambda user: user.delivery_started(
+                run,
+                part,
+                deadline=deadline,
+                incarnation=self._nodes.incarnation,
+                now=self._log.now(),
+            ),
         )
         if not isinstance(started, PartStarted):
             return  # somebody else has moved it: look again
         self._crash.reach("after_delivery_started")
+        attempt, latest = started.attempt, deadline - self._policy.send_timeout
         try:
-            message_id = await self._messenger.send_text(chat, text)
+            # A process that was stopped since the append, and goes on only now, must not send: its
+            # successor may have looked for the part, and sent it.
+            message_id = await self._messenger.send_text(
+                chat, text, still=lambda: self._log.now() <= latest
+            )
         except SendRefused as error:
-            await self._failed(stream, delivery, error, retry_at=None)
+            await self._failed(stream, delivery, error, attempt=attempt, retry_at=None)
         except SendDeferred as error:
-            attempt = delivery.attempt + 1
             wait = delay(attempt, retry_after=error.retry_after, jitter=self._jitter())
             retry_at = None if attempt >= MAX_ATTEMPTS else self._log.now() + micros(wait)
-            await self._failed(stream, delivery, error, retry_at=retry_at)
+            await self._failed(stream, delivery, error, attempt=attempt, retry_at=retry_at)
         except SendOutcomeUnknown as error:
             # It may be out. It stays in flight: after the deadline somebody finds out.
             _log.warning("SEND_OUTCOME_UNKNOWN", userId=_owner(stream), code=error.code)
@@ -179,6 +198,7 @@ class Delivering:
         delivery: Delivery,
         error: SendError,
         *,
+        attempt: int,
         retry_at: int | None,
     ) -> None:
         await self._users.decide(
@@ -187,6 +207,7 @@ class Delivering:
                 delivery.run,
                 delivery.next_part,
                 error.code,
+                attempt=attempt,
                 retry_at=retry_at,
                 now=self._log.now(),
             ),
@@ -233,10 +254,11 @@ class Delivering:
             return
         await self._users.decide(
             stream,
-            lambda user: (
-                user.delivery_uncertain(delivery.run, delivery.next_part, now=self._log.now())
-                if _in_same_flight(user, delivery)
-                else None
+            lambda user: user.delivery_uncertain(
+                delivery.run,
+                delivery.next_part,
+                attempt=delivery.attempt,
+                now=self._log.now(),
             ),
         )
         _log.error("DELIVERY_UNCERTAIN", userId=_owner(stream))
@@ -246,12 +268,13 @@ class Delivering:
         now = self._log.now()
         await self._users.decide(
             stream,
-            lambda user: (
-                user.delivery_failed(
-                    delivery.run, delivery.next_part, "not_in_list", retry_at=now, now=now
-                )
-                if _in_same_flight(user, delivery)
-                else None
+            lambda user: user.delivery_failed(
+                delivery.run,
+                delivery.next_part,
+                "not_in_list",
+                attempt=delivery.attempt,
+                retry_at=now,
+                now=now,
             ),
         )
 
@@ -310,16 +333,6 @@ class Delivering:
 
 def _event(log: LogReader, stream: StreamName, version: int) -> Recorded:
     return log.read_stream(stream, after=Version(version - 1), up_to=Version(version))[0]
-
-
-def _in_same_flight(user: User, delivery: Delivery) -> bool:
-    """Tell whether a part is in flight since the start that was looked into, and no later one."""
-    now = user.state.delivery
-    return now is not None and (now.run, now.next_part, now.in_flight) == (
-        delivery.run,
-        delivery.next_part,
-        delivery.in_flight,
-    )
 
 
 def _owner(stream: StreamName) -> str:

@@ -33,8 +33,13 @@ class Dispatcher:
         now: Callable[[], Micros],
         slots: Share,
         after: Callable[[StreamName], None],
+        ready: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Nothing is started before `run`; `after` is called when a visit has ended."""
+        """Nothing is started before `run`; `after` is called when a visit has ended.
+
+        Nothing is started, either, while `ready()` is False: call `wake` when that changes.
+        """
+        self._ready = ready
         self._after = after
         self._work = work
         self._now = now
@@ -69,6 +74,10 @@ class Dispatcher:
             self._compact()
         if self._heap[0][1] == stream:
             self._wake.set()
+
+    def wake(self) -> None:
+        """Look again at what is due."""
+        self._wake.set()
 
     def is_running(self, stream: StreamName) -> bool:
         """Tell whether this process is at work on the stream."""
@@ -107,6 +116,9 @@ class Dispatcher:
             if wait > 0:
                 self._slots.rest()
                 return wait / MICRO
+            if not self._ready():
+                self._slots.rest()
+                return None  # whoever makes us ready wakes us
             if stream in self._running:
                 self._forget(stream)  # what it leaves is told when it has ended
             elif self._slots.take():

@@ -24,6 +24,8 @@ class TurnPolicy(msgspec.Struct, frozen=True, kw_only=True):
     busy: int
     send: int
     """From `DeliveryStarted` to its deadline: longer than the send's own time-out."""
+    send_timeout: int
+    """The send's own time-out: one that begins later than that before the deadline is too late."""
     margin: int
     orphan_start: float
     orphan_every: float
@@ -44,6 +46,7 @@ class TurnPolicy(msgspec.Struct, frozen=True, kw_only=True):
             thread_age=micros(settings.thread_days * 86_400),
             busy=micros(settings.busy_seconds),
             send=micros(settings.send_seconds * 1.5),
+            send_timeout=micros(settings.send_seconds),
             margin=micros(settings.delivery_margin_seconds),
             orphan_start=settings.orphan_start_seconds,
             orphan_every=settings.orphan_every_seconds,

@@ -6,7 +6,7 @@ against `app/simulators/`. No call retries by itself: each attempt is an event.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -171,8 +171,14 @@ class Messenger(Protocol):
     name: str
     channel: str
 
-    async def send_text(self, chat: str, text: str, *, quoted: str = "") -> str:
-        """Send one text and return the gateway's message id. Raises `SendError`."""
+    async def send_text(
+        self, chat: str, text: str, *, quoted: str = "", still: Callable[[], bool] | None = None
+    ) -> str:
+        """Send one text and return the gateway's message id. Raises `SendError`.
+
+        `still()` is asked right before the first byte leaves, since a process may be stopped for
+        any time before that. False means `SendDeferred`: surely not sent.
+        """
 
     async def show_typing(self, chat: str) -> None:
         """Show "typing…"; best effort, never raises."""

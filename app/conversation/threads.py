@@ -74,6 +74,7 @@ class Threads:
             self._users,
             stream,
             run.id,
+            run.incarnation,
             lambda user: user.start_thread(
                 created,
                 reason=_REASONS.get(need),
@@ -105,6 +106,7 @@ class Threads:
             self._users,
             stream,
             run.id,
+            run.incarnation,
             lambda user: user.reset_thread(reason, thread=thread, run=run.id, now=self._log.now()),
         )
         if isinstance(left, ThreadLeft):

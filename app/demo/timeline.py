@@ -105,6 +105,8 @@ def _say(  # noqa: C901, PLR0911, PLR0912 - one line for each kind of event
             return f"a conversation at OpenAI: {event.reason}"
         case e.RunStarted():
             return f"turn claimed by process {event.incarnation}, attempt {event.attempt}"
+        case e.TurnTakenOver():
+            return f"taken over by process {event.incarnation}: its predecessor is gone"
         case e.RunSubmitted():
             return f"OpenAI took it: …{event.response[-6:]}"
         case e.RunCompleted():

@@ -9,6 +9,7 @@ import math
 import re
 import ssl
 import time
+from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 
 import httpx2
@@ -30,6 +31,11 @@ NOT_SENT = (
     httpx2.UnsupportedProtocol,
 )
 """Errors that come before the first byte of a request has left."""
+
+
+class TooLate(Exception):
+    """The request was not sent: when its first byte was to leave it was too late for it."""
+
 
 _CODE = re.compile(r"[a-z][a-z_]{0,47}")
 
@@ -58,6 +64,20 @@ def http_client(
         follow_redirects=False,
         trust_env=not is_loopback(base_url),
     )
+
+
+def asked_last(still: Callable[[], bool]) -> dict[str, object]:
+    """Return a request's extensions by which `still()` is asked right before its first byte leaves.
+
+    Then the connection is there, and nothing is waited for between the question and the write.
+    The request raises `TooLate` if the answer is no.
+    """
+
+    async def trace(step: str, _: object) -> None:
+        if step.endswith(".send_request_headers.started") and not still():
+            raise TooLate
+
+    return {"trace": trace}
 
 
 @functools.cache

@@ -7,7 +7,7 @@ request can have been carried out; nothing is tried twice here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -22,7 +22,7 @@ from app.conversation.ports import (
     SendRefused,
     SentPart,
 )
-from app.gateways.http import NOT_SENT, http_client, retry_after
+from app.gateways.http import NOT_SENT, TooLate, asked_last, http_client, retry_after
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ _UNSETTLED = frozenset(
     {httpx2.codes.REQUEST_TIMEOUT, httpx2.codes.CONFLICT, httpx2.codes.TOO_EARLY}
 )
 
-_FAILURES = (httpx2.HTTPError, TimeoutError, msgspec.DecodeError, UnicodeDecodeError)
+_FAILURES = (httpx2.HTTPError, TooLate, TimeoutError, msgspec.DecodeError, UnicodeDecodeError)
 
 _log = structlog.get_logger(__name__)
 
@@ -148,9 +148,12 @@ class WhapiMessenger:
         """Close the connections. Idempotent; the messenger is of no use afterwards."""
         await self._http.aclose()
 
-    async def send_text(self, chat: str, text: str, *, quoted: str = "") -> str:
+    async def send_text(
+        self, chat: str, text: str, *, quoted: str = "", still: Callable[[], bool] | None = None
+    ) -> str:
         """Send one text and return its id. Raises `SendError`; see the port for the three kinds."""
-        sent = await self._call("POST", "/messages/text", _Sent, body=text_body(chat, text, quoted))
+        body = text_body(chat, text, quoted)
+        sent = await self._call("POST", "/messages/text", _Sent, body=body, still=still)
         if not sent.sent or sent.message is None or not sent.message.id:
             code = "not_confirmed"
             raise SendOutcomeUnknown(code)
@@ -239,6 +242,7 @@ class WhapiMessenger:
         body: Mapping[str, object] | None = None,
         query: Mapping[str, str] | None = None,
         seconds: float | None = None,
+        still: Callable[[], bool] | None = None,
     ) -> T:
         """Ask once and decode the answer. Raises `SendError`, with no text of anybody in it."""
         content = None if body is None else msgspec.json.encode(body)
@@ -250,6 +254,7 @@ class WhapiMessenger:
                     content=content,
                     params=query,
                     headers=None if content is None else {"content-type": "application/json"},
+                    extensions=None if still is None else asked_last(still),
                 )
             if answer.is_success:
                 return msgspec.json.decode(answer.content, type=shape)
@@ -265,6 +270,8 @@ def text_body(chat: str, text: str, quoted: str) -> dict[str, object]:
 
 
 def _failure(error: Exception) -> SendError:
+    if isinstance(error, TooLate):
+        return SendDeferred("too_late")
     if isinstance(error, NOT_SENT):
         return SendDeferred("connect")
     if isinstance(error, (TimeoutError, httpx2.TimeoutException)):

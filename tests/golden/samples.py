@@ -93,6 +93,11 @@ USER: dict[str, dict[str, Event]] = {
             run="run_1", node="a", incarnation="f00d", attempt=2, up_to=300, cor="run_1", cau=300
         ),
     },
+    "TurnTakenOver": {
+        "full": e.TurnTakenOver(
+            run="run_1", node="node-b", incarnation="inc2", before="inc1", cor="run_1", cau=4
+        ),
+    },
     "RunSubmitted": {
         "full": e.RunSubmitted(run="run_1", response="resp_1", thread="conv_1", cor="run_1"),
         "least": e.RunSubmitted(run="run_1", response="resp_1"),

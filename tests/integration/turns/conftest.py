@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.conversation import backoff, dispatcher, turn
+from app.conversation import backoff, dispatcher, run_ends, turn
 from app.gateways import openai
 from tests.integration.turns.stage import Stage
 
@@ -17,7 +17,7 @@ async def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     """A stage on which nothing plays yet."""
     monkeypatch.setattr(backoff, "FIRST_SECONDS", 0.05)
     monkeypatch.setattr(backoff, "MAX_SECONDS", 0.2)
-    monkeypatch.setattr(turn, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(run_ends, "POLL_SECONDS", 0.05)
     monkeypatch.setattr(turn, "BUSY_PAUSE", 300_000)
     monkeypatch.setattr(openai, "FIRST_POLL_SECONDS", 0.05)
     monkeypatch.setattr(dispatcher, "AFTER_FAILURE", 200_000)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from app.aggregates import (
+    Held,
+    HeldByAnother,
     InFlight,
     NotThisPart,
     NotYet,
@@ -32,7 +34,7 @@ def answered(parts: int = 1) -> tuple[Step, ...]:
 
 
 def start(user: User, part: int = 0, run: str = "r1") -> object:
-    return user.delivery_started(run, part, deadline=at(30), now=at(10))
+    return user.delivery_started(run, part, deadline=at(30), incarnation="1", now=at(10))
 
 
 def sent(user: User, part: int = 0, adopted: e.Adopted = "") -> object:
@@ -102,20 +104,20 @@ def test_recovery_may_adopt_a_part_that_is_not_in_flight() -> None:
 
 def test_a_deferred_part_is_tried_again_not_before_its_time() -> None:
     done = Given(*answered(), STARTED).when(
-        lambda u: u.delivery_failed("r1", 0, "rate_limited", now=at(12), retry_at=at(20))
+        lambda u: u.delivery_failed("r1", 0, "rate_limited", attempt=1, now=at(12), retry_at=at(20))
     )
     failed = e.DeliveryFailed(run="r1", part=0, code="rate_limited", retry_at=at(20), cor="r1")
     done.then(failed).and_answers(PartPutBack(at(20)))
     waiting = Given(*answered(), STARTED, failed)
     waiting.when(start).then_nothing().and_answers(NotYet(at(20)))
-    waiting.when(lambda u: u.delivery_started("r1", 0, deadline=at(40), now=at(20))).and_answers(
-        PartStarted(0, 2)
-    )
+    waiting.when(
+        lambda u: u.delivery_started("r1", 0, deadline=at(40), incarnation="1", now=at(20))
+    ).and_answers(PartStarted(0, 2))
 
 
 def test_a_refused_part_is_given_up_and_the_next_one_follows() -> None:
     done = Given(*answered(2), STARTED).when(
-        lambda u: u.delivery_failed("r1", 0, "refused", now=at(12))
+        lambda u: u.delivery_failed("r1", 0, "refused", attempt=1, now=at(12))
     )
     done.then(e.DeliveryFailed(run="r1", part=0, code="refused", cor="r1"))
     done.and_answers(PartSettled(1))
@@ -124,7 +126,9 @@ def test_a_refused_part_is_given_up_and_the_next_one_follows() -> None:
 
 
 def test_what_nobody_knows_is_recorded_as_uncertain_and_not_sent_again() -> None:
-    done = Given(*answered(), STARTED).when(lambda u: u.delivery_uncertain("r1", 0, now=at(50)))
+    done = Given(*answered(), STARTED).when(
+        lambda u: u.delivery_uncertain("r1", 0, attempt=1, now=at(50))
+    )
     done.then(e.DeliveryUncertain(run="r1", part=0, cor="r1")).and_answers(PartSettled(None))
     assert done.state.delivery is None
 
@@ -132,8 +136,10 @@ def test_what_nobody_knows_is_recorded_as_uncertain_and_not_sent_again() -> None
 def test_a_part_that_is_not_in_flight_neither_fails_nor_is_uncertain() -> None:
     given = Given(*answered())
     refused = NotThisPart(0)
-    given.when(lambda u: u.delivery_failed("r1", 0, "x", now=at(12))).and_answers(refused)
-    given.when(lambda u: u.delivery_uncertain("r1", 0, now=at(12))).and_answers(refused)
+    given.when(lambda u: u.delivery_failed("r1", 0, "x", attempt=1, now=at(12))).and_answers(
+        refused
+    )
+    given.when(lambda u: u.delivery_uncertain("r1", 0, attempt=1, now=at(12))).and_answers(refused)
     given.when(sent).then_nothing().and_answers(refused)
 
 
@@ -145,3 +151,36 @@ def test_events_of_a_delivery_that_is_closed_change_nothing_but_what_was_sent() 
         e.DeliveryUncertain(run="r1", part=0),
     )
     assert Given(*answered(), part_sent("r1"), *late).state == closed
+
+
+# -- one holder ----------------------------------------------------------------------------------
+
+
+def test_only_the_incarnation_that_holds_a_delivery_starts_a_part() -> None:
+    other = Given(*answered()).when(
+        lambda u: u.delivery_started("r1", 0, deadline=at(30), incarnation="2", now=at(10))
+    )
+    other.then_nothing().and_answers(HeldByAnother("r1", "1"))
+
+
+def test_a_delivery_is_taken_over_from_the_dead_and_its_predecessor_starts_nothing_more() -> None:
+    taken = e.TurnTakenOver(run="r1", node="b", incarnation="2", before="1", cor="r1", cau=3)
+    done = Given(*answered()).when(
+        lambda u: u.take_over("r1", "1", node="b", incarnation="2", now=at(9))
+    )
+    done.then(taken).and_answers(Held("r1"))
+    given = Given(*answered(), taken)
+    given.when(start).then_nothing().and_answers(HeldByAnother("r1", "2"))
+    given.when(
+        lambda u: u.delivery_started("r1", 0, deadline=at(30), incarnation="2", now=at(10))
+    ).and_answers(PartStarted(0, 1))
+
+
+def test_what_became_of_an_earlier_start_says_nothing_of_the_one_in_flight() -> None:
+    again = e.DeliveryFailed(run="r1", part=0, code="not_in_list", retry_at=at(40))
+    second = e.DeliveryStarted(run="r1", part=0, deadline=at(60), attempt=2)
+    given = Given(*answered(), STARTED, again, second)
+    late = given.when(lambda u: u.delivery_failed("r1", 0, "late", attempt=1, now=at(41)))
+    late.then_nothing().and_answers(NotThisPart(0))
+    unsure = given.when(lambda u: u.delivery_uncertain("r1", 0, attempt=1, now=at(41)))
+    unsure.then_nothing().and_answers(NotThisPart(0))

@@ -80,9 +80,9 @@ def test_a_busy_thread_never_parks() -> None:
 
 def test_the_apology_is_delivered_as_a_reply_is() -> None:
     given = Given(message(1), run_started("r1", 1), parked(1, run="sorry"))
-    given.when(lambda u: u.delivery_started("sorry", 0, deadline=at(9), now=at(0))).and_answers(
-        PartStarted(0, 1)
-    )
+    given.when(
+        lambda u: u.delivery_started("sorry", 0, deadline=at(9), incarnation="2", now=at(0))
+    ).and_answers(PartStarted(0, 1))
 
 
 def test_a_new_message_makes_a_new_turn_with_itself_only() -> None:

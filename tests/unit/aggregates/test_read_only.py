@@ -36,18 +36,19 @@ FACTS: dict[str, Callable[[User], object]] = {
 }
 OUTCOMES: dict[str, Callable[[User], object]] = {
     "sent": lambda u: u.message_sent("r1", 0, ref=ref(9), sent=sealed(), key=ref(9), now=at(0)),
-    "failed": lambda u: u.delivery_failed("r1", 0, "x", now=at(0)),
-    "uncertain": lambda u: u.delivery_uncertain("r1", 0, now=at(0)),
+    "failed": lambda u: u.delivery_failed("r1", 0, "x", attempt=1, now=at(0)),
+    "uncertain": lambda u: u.delivery_uncertain("r1", 0, attempt=1, now=at(0)),
 }
 DECISIONS: dict[str, Callable[[User], object]] = {
     "claim": lambda u: u.claim("r", node="a", incarnation="1", now=at(9), policy=POLICY),
+    "take over": lambda u: u.take_over("r1", "1", node="b", incarnation="2", now=at(9)),
     "submitted": lambda u: u.run_submitted("r1", "resp", now=at(9)),
     "completed": lambda u: u.run_completed(
         "r1", "resp", reply=sealed(), parts=1, billed=SPENT, now=at(9)
     ),
     "run failed": lambda u: u.run_failed("r1", "x", billed="nothing", now=at(9)),
     "cancelled": lambda u: u.run_cancelled("r1", "orphaned", billed="nothing", now=at(9)),
-    "delivery": lambda u: u.delivery_started("r1", 0, deadline=at(9), now=at(9)),
+    "delivery": lambda u: u.delivery_started("r1", 0, deadline=at(9), incarnation="1", now=at(9)),
     "start": lambda u: u.start_thread("conv_1", now=at(9)),
     "reset": lambda u: u.reset_thread("manual", thread="conv_1", now=at(9)),
     "empty": lambda u: u.empty_thread(thread="conv_1", now=at(9)),

@@ -10,11 +10,14 @@ from app.aggregates import (
     Claim,
     Claimed,
     Completed,
+    Held,
+    HeldByAnother,
     NotDue,
     OnlyParked,
     RunSuperseded,
     Spent,
     Submitted,
+    TakeOver,
     User,
     Waiting,
 )
@@ -332,3 +335,37 @@ def test_a_message_taken_back_during_the_run_is_not_waiting_after_it() -> None:
     done = Given(*RUNNING).when(lambda u: u.delete_message(ref(1), key=key("d"), now=at(7)))
     assert done.state.pending == ()
     assert done.state.run is not None
+
+
+# -- taking over -----------------------------------------------------------------------------------
+
+
+def take_over(user: User, incarnation: str = "2", dead: str = "1") -> TakeOver:
+    return user.take_over("r1", dead, node="b", incarnation=incarnation, now=at(20))
+
+
+TAKEN = e.TurnTakenOver(run="r1", node="b", incarnation="2", before="1", cor="r1", cau=2)
+
+
+def test_a_run_of_the_dead_is_taken_over_once() -> None:
+    done = Given(message(1), run_started("r1", 1)).when(take_over)
+    done.then(TAKEN).and_answers(Held("r1"))
+    assert done.state.run is not None
+    assert (done.state.run.node, done.state.run.incarnation) == ("b", "2")
+    given = Given(message(1), run_started("r1", 1), TAKEN)
+    late = given.when(lambda u: take_over(u, "3"))
+    late.then_nothing().and_answers(HeldByAnother("r1", "2"))
+    given.when(take_over).then_nothing().and_answers(Held("r1"))
+
+
+def test_what_is_over_is_not_taken_over() -> None:
+    nothing = Given(message(1)).when(take_over).then_nothing()
+    nothing.and_answers(RunSuperseded("r1", None))
+    over = Given(message(1), run_started("r1", 1), run_completed("r1", parts=0)).when(take_over)
+    over.then_nothing().and_answers(RunSuperseded("r1", None))
+
+
+def test_a_run_that_was_taken_over_takes_the_lease_of_its_delivery_along() -> None:
+    state = Given(message(1), run_started("r1", 1), TAKEN, run_completed("r1")).state
+    assert state.delivery is not None
+    assert (state.delivery.node, state.delivery.incarnation) == ("b", "2")

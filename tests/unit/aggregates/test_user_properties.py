@@ -192,7 +192,9 @@ class Life(RuleBasedStateMachine):
         run, part = delivery.run, delivery.next_part
         mark = ref(7000 + len(self.log))
         if how == "start":
-            answer = user.delivery_started(run, part, deadline=self.now + 1, now=self.now)
+            answer = user.delivery_started(
+                run, part, deadline=self.now + 1, incarnation="1", now=self.now
+            )
             if isinstance(answer, PartStarted):
                 assert delivery.in_flight is None
                 assert (run, part, answer.attempt) not in self.sends
@@ -208,10 +210,12 @@ class Life(RuleBasedStateMachine):
                 adopted="list" if how == "adopt" else "",
             )
         elif how == "uncertain":
-            user.delivery_uncertain(run, part, now=self.now)
+            user.delivery_uncertain(run, part, attempt=delivery.attempt, now=self.now)
         else:
             retry_at = self.now + SECOND if how == "retry" else None
-            user.delivery_failed(run, part, "code", now=self.now, retry_at=retry_at)
+            user.delivery_failed(
+                run, part, "code", attempt=delivery.attempt, now=self.now, retry_at=retry_at
+            )
         self.commit()
 
     # -- threads ----------------------------------------------------------------------------------

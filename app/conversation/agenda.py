@@ -1,0 +1,97 @@
+"""When this node visits a stream: at once, later, or not at all, because it is another's.
+
+Work spreads over the nodes without a coordinator. For each stream all nodes agree on an order of
+themselves (`rendezvous`). The first visits it when it is due. The others note a later time, each a
+different one: whoever comes to it and finds the turn still unclaimed has a free hand while the
+first has none, or is dead, and claims it. So hardly ever do two nodes claim the same turn, and a
+turn waits for nobody in particular.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from app.aggregates.answers import BufferPolicy
+from app.aggregates.open_work import Delivery, Run
+from app.aggregates.user_state import UserState
+from app.aggregates.user_turn import due_at
+from app.conversation.policy import SECOND
+from eventstore.types import Micros, StreamName
+
+GRACE = 2 * SECOND
+"""µs after the due time at which the second in the order helps out."""
+
+STEP = SECOND
+"""µs after it at which the next one does, and so on."""
+
+
+class Members(Protocol):
+    """What an agenda asks of `Nodes`."""
+
+    def is_mine(self, node: str, incarnation: str) -> bool:
+        """Tell whether this very process holds the lease."""
+
+    def is_alive(self, node: str, incarnation: str) -> bool:
+        """Tell whether that incarnation lives."""
+
+    def rank(self, name: str) -> int:
+        """Return how many living nodes come before this one for a name."""
+
+
+class Agenda:
+    """Decides about times; does nothing, and never waits."""
+
+    def __init__(
+        self,
+        nodes: Members,
+        *,
+        now: Callable[[], Micros],
+        buffer: BufferPolicy,
+        delivery_due: Callable[[Delivery], int],
+    ) -> None:
+        """`delivery_due` tells when an open delivery can go on (µs)."""
+        self._nodes = nodes
+        self._now = now
+        self._buffer = buffer
+        self._delivery_due = delivery_due
+
+    def due_at(self, stream: StreamName, state: UserState) -> int | None:
+        """Return when this node should visit the stream (µs); None: not of itself.
+
+        What a living node holds is its own affair. A run of this very process is at work, or was
+        put off: `Recovery` notices.
+        """
+        holder = holder_of(state)
+        if holder is None:
+            return self._in_order(stream, due_at(state, self._buffer))
+        delivered = self._delivery_due(holder) if isinstance(holder, Delivery) else None
+        if self._nodes.is_mine(holder.node, holder.incarnation):
+            return delivered
+        if self.is_held(state):
+            return None
+        return self._in_order(stream, delivered or 0)
+
+    def is_held(self, state: UserState) -> bool:
+        """Tell whether a living node other than this process is at work on the stream."""
+        holder = holder_of(state)
+        if holder is None or not holder.node:
+            return False
+        if self._nodes.is_mine(holder.node, holder.incarnation):
+            return False
+        return self._nodes.is_alive(holder.node, holder.incarnation)
+
+    def _in_order(self, stream: StreamName, due: int | None) -> int | None:
+        """Return when it is this node's turn to look after what anybody may take.
+
+        From now on, if it is overdue: or all would come at once to what waited for long.
+        """
+        rank = 0 if due is None else self._nodes.rank(stream)
+        if due is None or rank == 0:
+            return due
+        return max(due, self._now()) + GRACE + (rank - 1) * STEP
+
+
+def holder_of(state: UserState) -> Run | Delivery | None:
+    """Return what somebody holds in the stream: the run, or else the delivery of a reply."""
+    return state.run or state.delivery
