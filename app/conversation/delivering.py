@@ -47,7 +47,7 @@ from app.conversation.ports import (
 from app.conversation.refs import echo_key, message_ref
 from app.conversation.repository import Repository
 from eventstore.errors import DuplicateKey
-from eventstore.sealing import Sealer
+from eventstore.sealing import Sealed, Sealer
 from eventstore.store import LogReader
 from eventstore.types import IdempotencyKey, Recorded, StreamName, Version
 
@@ -101,7 +101,8 @@ class Delivering:
 
     async def typing(self, stream: StreamName, user: User) -> None:
         """Show that an answer is being written; best effort."""
-        await self._messenger.show_typing(self._chat(stream, user))
+        chat = await self._in_reader(self._chat, stream, user)
+        await self._messenger.show_typing(chat)
 
     async def finish(self, stream: StreamName, run: str = "", parts: tuple[str, ...] = ()) -> None:
         """Deliver what is open until it is done, must wait (`due_at`), or is another's.
@@ -117,7 +118,7 @@ class Delivering:
                 run = delivery.run
                 parts = await self._in_reader(self._open_reply, stream, delivery)
             text = parts[delivery.next_part]
-            chat = self._chat(stream, user)
+            chat = await self._in_reader(self._chat, stream, user)
             if delivery.in_flight is None:
                 await self._send(stream, delivery, chat, text)
             else:
@@ -173,7 +174,7 @@ class Delivering:
         self, stream: StreamName, delivery: Delivery, message_id: str, *, adopted: Adopted
     ) -> None:
         ref = self._ref(message_id)
-        sent = self._sealer.seal(_owner(stream), stream, "sent", SentMessage(message_id=message_id))
+        sent = await self._in_reader(self._seal_sent, stream, SentMessage(message_id=message_id))
 
         def record(key: IdempotencyKey | None) -> Callable[[User], object]:
             return lambda user: user.message_sent(
@@ -321,6 +322,9 @@ class Delivering:
             msg = f"{stream} has no contact"
             raise LookupError(msg)
         return self._sealer.open(_owner(stream), stream, "chat", contact.chat, str)
+
+    def _seal_sent(self, stream: StreamName, sent: SentMessage) -> Sealed[SentMessage]:
+        return self._sealer.seal(_owner(stream), stream, "sent", sent)
 
     def _ref(self, message_id: str) -> IdempotencyKey:
         messenger = self._messenger

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Awaitable, Iterable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import islice
 
 import msgspec
@@ -40,7 +40,7 @@ from app.conversation.repository import Repository
 from eventstore.errors import AppendRejected, DuplicateKey, LogUnavailable, OutcomeUnknown
 from eventstore.group_commit import GroupCommit
 from eventstore.keyring import Handle, Keyring
-from eventstore.sealing import Sealer
+from eventstore.sealing import Sealed, Sealer
 from eventstore.store import LogReader
 from eventstore.types import IdempotencyKey, StreamName
 
@@ -93,6 +93,7 @@ class Identities:
         self._group: GroupCommit[tuple[Handle, ...], str] = GroupCommit(
             keyring.register, name="hilo-keyring"
         )
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="hilo-keys")
 
     async def pseudonym(self, person: Person) -> str:
         """Return the person's pseudonym; on return it and a current key are durable."""
@@ -106,9 +107,19 @@ class Identities:
         """Return the pseudonym if memory has it; never waits."""
         return self._keyring.cached(handles_of(person))
 
+    async def key_at_hand(self, owner: str) -> None:
+        """Return when sealing for `owner` need not wait for the keyring's disk, or for its lock.
+
+        A key that fell out of memory is read by a thread. Raises as `Keyring.current_key`.
+        """
+        if not self._keyring.has_current_key(owner):
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._reader, self._keyring.current_key, owner)
+
     def close(self) -> None:
-        """Stop the thread, after what waits."""
+        """Stop the threads, after what waits."""
         self._group.close()
+        self._reader.shutdown()
 
 
 def handles_of(person: Person) -> tuple[Handle, ...]:
@@ -362,7 +373,7 @@ class Receiver:
 
     async def _other(self, delivery: Delivery, kind: str, raw: bytes, key: IdempotencyKey) -> None:
         await self._ask_first(delivery, key)
-        body = self._sealer.seal(BOT, GATEWAY_STREAM, "body", raw)
+        body = await self._seal_body(raw)
         await self._gateway.record(
             GATEWAY_STREAM, lambda gateway: gateway.record_other(kind=kind, body=body, key=key)
         )
@@ -370,11 +381,15 @@ class Receiver:
     async def _reject(self, delivery: Delivery, index: int, reason: str, raw: bytes) -> None:
         key = self._body_key(delivery, index, "(rejected)", raw)
         await self._ask_first(delivery, key)
-        body = self._sealer.seal(BOT, GATEWAY_STREAM, "body", raw[:MAX_REJECTED_BYTES])
+        body = await self._seal_body(raw[:MAX_REJECTED_BYTES])
         await self._gateway.record(
             GATEWAY_STREAM, lambda gateway: gateway.reject_item(reason=reason, body=body, key=key)
         )
         self.counts["rejected"] += 1
+
+    async def _seal_body(self, raw: bytes) -> Sealed[bytes]:
+        await self._identities.key_at_hand(BOT)
+        return self._sealer.seal(BOT, GATEWAY_STREAM, "body", raw)
 
     def _body_key(self, delivery: Delivery, index: int, kind: str, raw: bytes) -> IdempotencyKey:
         """Return the key of what has no id: its bytes, and its place in the body.

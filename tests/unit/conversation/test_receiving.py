@@ -25,7 +25,7 @@ from app.conversation.facts import (
     RejectedFact,
     StatusFact,
 )
-from app.conversation.receiving import AT_ONCE, user_stream
+from app.conversation.receiving import AT_ONCE, BOT, user_stream
 from app.settings import load
 from eventstore.errors import AppendRejected, KeyMissing, LogUnavailable
 from eventstore.store import Beat
@@ -333,3 +333,23 @@ async def test_statuses_and_other_things_are_recorded_once(bot: Bot) -> None:
         await take(bot, OtherFact(kind="calls.post", raw=b"{}", id="c1"))
         await take(bot, StatusFact(id="unknown", status="read", person=None, at=1))
     assert types(bot) == ["MessageStatusChanged", "OtherRecorded", "OtherRecorded"]
+
+
+async def test_a_key_out_of_memory_behind_a_busy_keyring_stops_nobody_else(
+    bot: Bot, tmp_path: Path
+) -> None:
+    await take(bot, message())
+    other = OtherFact(kind="calls.post", raw=b"{}")
+    with sqlite3.connect(tmp_path / "data" / "default" / "keys.db") as keys:
+        keys.execute("BEGIN IMMEDIATE")  # as a backup, or another process that writes
+        waiting = [asyncio.create_task(take(bot, replace(message("m2"), person=BEA)))]
+        while not bot.keyring._io.locked():  # noqa: ASYNC110 - a thread's lock
+            await asyncio.sleep(0)
+        bot.keyring.evict(BOT)
+        waiting.append(asyncio.create_task(take(bot, other)))
+        await take(bot, message("m3"))
+        assert not any(task.done() for task in waiting)
+        keys.rollback()
+    await asyncio.gather(*waiting)
+    assert types(bot).count("MessageReceived") == 3
+    assert types(bot).count("OtherRecorded") == 1
