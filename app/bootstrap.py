@@ -284,10 +284,6 @@ class Bot:
         await asyncio.gather(draining, hurrying, return_exceptions=True)
         await self.dispatcher.drain(0)
 
-    def count_webhook(self, outcome: str) -> None:
-        """Count one webhook by how it was answered."""
-        self.receiver.counts[f"webhook_{outcome}"] += 1
-
     def numbers(self) -> dict[str, float]:
         """Return what `/metrics` shows; never waits."""
         counts = {f"facts_{name}": float(n) for name, n in self.receiver.counts.items()}

@@ -38,10 +38,22 @@ class NobodyThere(ConnectionError):
     """There is no server, or none whose WhatsApp is simulated."""
 
 
-class _Address(msgspec.Struct):
-    url: str
+class _BotAddress(msgspec.Struct):
+    bot: str
     whapi: str
     simulated: tuple[str, ...] = ()
+
+
+class _Announced(msgspec.Struct):
+    url: str
+    bots: tuple[_BotAddress, ...]
+
+
+class _Address(msgspec.Struct):
+    url: str
+    bot: str
+    whapi: str
+    simulated: tuple[str, ...]
 
 
 class _Message(msgspec.Struct):
@@ -67,7 +79,7 @@ def run(settings: Settings, *, url: str | None, phone: str, name: str) -> int:
 
     `url` is the server's address; None: the one in DATA/serve.json. Raises `NobodyThere`.
     """
-    address = _address_of(settings.data / "serve.json", url)
+    address = _address_of(settings.data / "serve.json", settings.bot, url)
     try:
         return asyncio.run(_chat(settings, address, phone, name))
     except httpx2.HTTPError as error:
@@ -75,16 +87,22 @@ def run(settings: Settings, *, url: str | None, phone: str, name: str) -> int:
         raise NobodyThere(msg) from error
 
 
-def _address_of(announcement: Path, url: str | None) -> _Address:
-    """Return where the server and its simulator listen. Raises `NobodyThere`."""
+def _address_of(announcement: Path, bot: str, url: str | None) -> _Address:
+    """Return where the server and the bot's simulator listen. Raises `NobodyThere`."""
     try:
-        address = msgspec.json.decode(announcement.read_bytes(), type=_Address)
+        announced = msgspec.json.decode(announcement.read_bytes(), type=_Announced)
     except FileNotFoundError:
         msg = f"hilo serve is not running in {announcement.parent}: start it, or give --data"
         raise NobodyThere(msg) from None
     except msgspec.DecodeError as error:
         msg = f"{announcement} cannot be read ({error}): restart hilo serve"
         raise NobodyThere(msg) from None
+    meant = next((one for one in announced.bots if one.bot == bot), None)
+    if meant is None:
+        there = ", ".join(one.bot for one in announced.bots)
+        msg = f"the server at {announced.url} does not serve the bot {bot!r}: it serves {there}"
+        raise NobodyThere(msg)
+    address = _Address(announced.url, bot, meant.whapi, meant.simulated)
     if url is not None and url.rstrip("/") != address.url:
         msg = (
             f"the server of {announcement.parent} listens at {address.url}, not at {url}: give "
@@ -165,9 +183,10 @@ class _Phone:
     """The person's phone, at the simulator."""
 
     def __init__(
-        self, whapi: httpx2.AsyncClient, server: httpx2.AsyncClient, phone: str, name: str
+        self, whapi: httpx2.AsyncClient, server: httpx2.AsyncClient, phone: str, name: str, bot: str
     ) -> None:
         self._whapi = whapi
+        self._bot = bot
         self._server = server
         self._path = f"/_sim/phone/{phone}"
         self._name = name
@@ -186,7 +205,7 @@ class _Phone:
             httpx2.AsyncClient(base_url=address.whapi, timeout=_POLL_SECONDS + 10) as whapi,
             httpx2.AsyncClient(base_url=address.url, timeout=10) as server,
         ):
-            yield cls(whapi, server, phone, name)
+            yield cls(whapi, server, phone, name, address.bot)
 
     async def look(self) -> tuple[_Message, ...]:
         """Take what the chat shows already as seen, and return it."""
@@ -213,7 +232,8 @@ class _Phone:
         metrics = await self._server.get("/metrics")
         lines = metrics.raise_for_status().text.splitlines()
         return any(
-            line.startswith("hilo_open_streams ") and float(line.split()[1]) for line in lines
+            line.startswith(f'hilo_open_streams{{bot="{self._bot}"}} ') and float(line.split()[1])
+            for line in lines
         )
 
     async def _get(self, what: str = "") -> _Chat:

@@ -9,14 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import json
 import os
 import signal
 import socket
-import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -28,22 +25,22 @@ import uvloop
 
 from app import logs
 from app.api.corked import CorkedProtocol
-from app.api.desks import Desk, Desks
 from app.api.ingress import WebhookIngress
-from app.api.server import Readiness, create_app
-from app.bootstrap import RELEASE, Bot, open_bot, open_outside
+from app.bootstrap import RELEASE
+from app.bots import bots_file, bots_of, the_bot
+from app.conversation.slots import Slots
 from app.lock import exclusive, exclusive_directory
+from app.node import Seat, door, open_seats
 from app.settings import Settings
 from app.stopping import Server, Stop, say
 from app.stores import log_place
+from app.worlds import simulators
 from eventstore.errors import EventStoreError, LogUnavailable, StoreLocked
 
 _log = structlog.get_logger(__name__)
 LOOK_SECONDS = 2.0
 """How often the server looks whether `serve.json` is still there."""
 LONGEST_PAUSE = 60.0
-OPENAI_URL = "https://api.openai.com/v1"
-WHAPI_URL = "https://gate.whapi.cloud"
 _Duty = Callable[[], Awaitable[None]]
 
 
@@ -51,40 +48,53 @@ class CannotServe(ConnectionError):
     """The server could not start, or not go on. The message says what to do."""
 
 
-class World(msgspec.Struct, frozen=True):
-    """Where OpenAI and Whapi are reached, and which of them are simulated."""
+class BotAddress(msgspec.Struct, frozen=True):
+    """Where one bot's OpenAI and Whapi are."""
 
-    openai_url: str
-    whapi_url: str
+    bot: str
+    openai: str
+    whapi: str
     simulated: tuple[str, ...]
 
 
 class Address(msgspec.Struct, frozen=True):
-    """What `DATA/serve.json` holds."""
+    """What `DATA/serve.json` holds; `openai`, `whapi` and `simulated` are the first bot's."""
 
     pid: int
     url: str
     openai: str
     whapi: str
     simulated: tuple[str, ...]
+    bots: tuple[BotAddress, ...]
 
 
 def run(settings: Settings) -> int:
-    """Serve until a signal and return 0. Raises `CannotServe` with what to do about it."""
+    """Serve every bot until a signal and return 0; only the bot that `settings` name, if they do.
+
+    Raises `CannotServe` with what to do about it, or `SettingsError`.
+    """
+    bots = _meant(settings)
     logs.configure(settings.logs)
     # Every user in memory is looked at by a full collection: rare ones keep the p99 low, and
     # frozen structs make no cycles to find (docs/performance.md, "What costs what").
     gc.set_threshold(100_000, 50, 1000)
-    directory = settings.bot_directory
     try:
-        with (
-            exclusive_directory(directory, f"the bot's directory {directory}"),
-            exclusive(settings.data / "serve.lock", f"the data directory {settings.data}"),
-        ):
-            uvloop.run(_serve(settings))
+        with contextlib.ExitStack() as locks:
+            for bot in bots:
+                directory = bot.bot_directory
+                what = f"the bot's directory {directory}"
+                locks.enter_context(exclusive_directory(directory, what))
+            what = f"the data directory {settings.data}"
+            locks.enter_context(exclusive(settings.data / "serve.lock", what))
+            uvloop.run(_serve(settings, bots))
     except (StoreLocked, LogUnavailable, OSError, EventStoreError, ValueError) as error:
         raise CannotServe(_said(error)) from error
     return 0
+
+
+def _meant(settings: Settings) -> tuple[Settings, ...]:
+    several = bots_file(settings) is not None and "bot" not in settings.model_fields_set
+    return bots_of(settings) if several else (the_bot(settings),)
 
 
 def _said(error: Exception) -> str:
@@ -94,7 +104,7 @@ def _said(error: Exception) -> str:
     return str(error)
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, bots: Sequence[Settings]) -> None:
     starting = asyncio.current_task()
     assert starting is not None  # noqa: S101 - uvloop.run makes it a task
     stop = Stop(starting)
@@ -103,7 +113,7 @@ async def _serve(settings: Settings) -> None:
         loop.add_signal_handler(number, stop.ask)
     _log.info("SERVE_STARTING", release=RELEASE)
     try:
-        await _run(settings, stop)
+        await _run(settings, bots, stop)
     except asyncio.CancelledError:
         if not stop.asked:
             raise
@@ -116,29 +126,49 @@ def _echoes_to_people(settings: Settings) -> bool:
     return real and settings.openai_simulated and not settings.echo_to_real_people
 
 
-async def _run(settings: Settings, stop: Stop) -> None:
-    if not settings.on_loopback and not settings.webhook_secret.get_secret_value():
+async def _run(settings: Settings, bots: Sequence[Settings], stop: Stop) -> None:
+    for bot in bots:
+        _refuse_the_unsafe(bot)
+    slots = Slots(settings.runs_at_once)
+    with contextlib.ExitStack() as worlds:
+        seats = [
+            Seat(bot, worlds.enter_context(simulators(bot, _state(settings, bot))), slots)
+            for bot in bots
+        ]
+        app = door(settings, seats)
+        async with open_seats(seats):
+            await _listen(settings, app, seats, stop)
+
+
+def _state(settings: Settings, bot: Settings) -> Path:
+    """Return where a bot's simulators keep what they know."""
+    directory = settings.data if bots_file(settings) is None else bot.bot_directory
+    return directory / "simulated.state"
+
+
+def _refuse_the_unsafe(bot: Settings) -> None:
+    """Raise ValueError if strangers could write to the bot, or people would get echoes."""
+    if not bot.on_loopback and not bot.webhook_secret.get_secret_value():
         msg = (
-            f"webhooks on {settings.host} need a shared secret: set HILO_WEBHOOK_SECRET and add it "
-            f"to the channel's webhook settings as the header {settings.webhook_header}"
+            f"webhooks of the bot {bot.bot!r} on {bot.host} need a shared secret: set "
+            "HILO_WEBHOOK_SECRET (with several bots: webhook_secret of each) and add it to the "
+            f"channel's webhook settings as the header {bot.webhook_header}"
         )
         raise ValueError(msg)
-    if _echoes_to_people(settings):
+    if _echoes_to_people(bot):
         msg = (
             "WhatsApp would be real and OpenAI simulated: people would get echoes of what they "
             "write. Set OPENAI_API_KEY, or HILO_ECHO_TO_REAL_PEOPLE=true if that is what you want"
         )
         raise ValueError(msg)
-    with simulators(settings) as world:
-        outside = open_outside(settings, openai_url=world.openai_url, whapi_url=world.whapi_url)
-        async with open_bot(settings, outside) as bot:
-            await _listen(settings, bot, world, stop)
 
 
-async def _listen(settings: Settings, bot: Bot, world: World, stop: Stop) -> None:
+async def _listen(
+    settings: Settings, app: WebhookIngress, seats: Sequence[Seat], stop: Stop
+) -> None:
     listener = _bind(settings)
     config = uvicorn.Config(
-        door(settings, bot),
+        app,
         loop="none",
         http=CorkedProtocol,
         ws="none",
@@ -150,9 +180,9 @@ async def _listen(settings: Settings, bot: Bot, world: World, stop: Stop) -> Non
         timeout_graceful_shutdown=15,
     )
     server = Server(config)
-    stop.from_now_on(server, running=lambda: bot.dispatcher.running, hurry=bot.hurry)
+    stop.from_now_on(server, running=lambda: _running(seats), hurry=lambda: _hurry(seats))
     port: int = listener.getsockname()[1]
-    announcing = asyncio.ensure_future(_announce(settings, server, world, port))
+    announcing = asyncio.ensure_future(_announce(settings, server, seats, port))
     try:
         await server.serve(sockets=[listener])
     finally:
@@ -161,6 +191,15 @@ async def _listen(settings: Settings, bot: Bot, world: World, stop: Stop) -> Non
             await announcing
         with contextlib.suppress(OSError):
             (settings.data / "serve.json").unlink()
+
+
+def _running(seats: Sequence[Seat]) -> int:
+    return sum(seat.running.dispatcher.running for seat in seats if seat.running is not None)
+
+
+def _hurry(seats: Sequence[Seat]) -> None:
+    for seat in seats:
+        seat.hurry()
 
 
 def _bind(settings: Settings) -> socket.socket:
@@ -182,27 +221,9 @@ def _bind(settings: Settings) -> socket.socket:
     return listener
 
 
-def door(settings: Settings, bot: Bot) -> WebhookIngress:
-    """Return the ASGI application of one node: webhooks in front, everything else behind."""
-
-    def ready() -> Readiness:
-        position, waiting = bot.position, bot.writer.waiting
-        if bot.writer.last_failure is not None:
-            reason = "the log cannot be written"
-            return Readiness(status="not ready", position=position, waiting=waiting, reason=reason)
-        return Readiness(status="ready", position=position, waiting=waiting)
-
-    secret = settings.webhook_secret.get_secret_value()
-    desk = Desk(bot.receiver, settings.bot, settings.channel, (secret,) if secret else ())
-    return WebhookIngress(
-        create_app(release=RELEASE, ready=ready, numbers=bot.numbers),
-        Desks([desk], header=settings.webhook_header, loopback=settings.on_loopback),
-        max_body=settings.max_body,
-        count=bot.count_webhook,
-    )
-
-
-async def _announce(settings: Settings, server: uvicorn.Server, world: World, port: int) -> None:
+async def _announce(
+    settings: Settings, server: uvicorn.Server, seats: Sequence[Seat], port: int
+) -> None:
     """Say where the server listens, until cancelled: `serve.json` is written again if it is gone.
 
     What fails is logged and tried again, with a growing pause: the server serves meanwhile.
@@ -211,19 +232,28 @@ async def _announce(settings: Settings, server: uvicorn.Server, world: World, po
         await asyncio.sleep(0.01)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{port}"
-    address = Address(os.getpid(), url, world.openai_url, world.whapi_url, world.simulated)
+    address = _address(url, seats)
     known = partial(_make_known, settings.data / "serve.json", msgspec.json.encode(address))
     duties: list[_Duty] = [known]
-    if "whapi" in world.simulated:
-        target = f"{url}/webhooks/whapi"
-        duties.append(partial(_point_webhooks, settings, world.whapi_url, target))
+    for seat in seats:
+        if "whapi" in seat.world.simulated:
+            path = "whapi" if len(seats) == 1 else f"{seat.bot}/whapi"
+            duties.append(partial(_point_webhooks, seat, f"{url}/webhooks/{path}"))
     failed = await _failed(duties)
-    _greet(settings, address)
+    _greet(settings, address, seats)
     pause = LOOK_SECONDS
     while True:
         pause = min(2 * pause, LONGEST_PAUSE) if failed else LOOK_SECONDS
         await asyncio.sleep(pause)
         failed = await _failed(failed or [known])
+
+
+def _address(url: str, seats: Sequence[Seat]) -> Address:
+    bots = tuple(
+        BotAddress(s.bot, s.world.openai_url, s.world.whapi_url, s.world.simulated) for s in seats
+    )
+    first = bots[0]
+    return Address(os.getpid(), url, first.openai, first.whapi, first.simulated, bots)
 
 
 async def _failed(duties: Sequence[_Duty]) -> list[_Duty]:
@@ -253,22 +283,31 @@ def _holds(path: Path, content: bytes) -> bool:
         return False
 
 
-async def _point_webhooks(settings: Settings, whapi_url: str, target: str) -> None:
-    secret = settings.webhook_secret.get_secret_value()
-    headers = {settings.webhook_header: secret} if secret else {}
-    async with httpx2.AsyncClient(base_url=whapi_url, timeout=10) as client:
-        answer = await client.post("/_sim/webhook", json={"url": target, "headers": headers})
+async def _point_webhooks(seat: Seat, target: str) -> None:
+    settings = seat.settings
+    headers = {settings.webhook_header: seat.secrets[0]} if seat.secrets else {}
+    told: dict[str, object] = {"url": target, "headers": headers}
+    if seat.channel:
+        told["channel"] = seat.channel
+    async with httpx2.AsyncClient(base_url=seat.world.whapi_url, timeout=10) as client:
+        answer = await client.post("/_sim/webhook", json=told)
         answer.raise_for_status()
 
 
-def _greet(settings: Settings, address: Address) -> None:
+def _greet(settings: Settings, address: Address, seats: Sequence[Seat]) -> None:
+    whose = "bot " if len(seats) == 1 else "the bots "
+    whose += ", ".join(repr(seat.bot) for seat in seats)
     lines = [
-        f"Hilo {RELEASE} serves bot {settings.bot!r} at {address.url}",
+        f"Hilo {RELEASE} serves {whose} at {address.url}",
         f"  webhooks  POST {address.url}/webhooks/whapi",
         f"  health    {address.url}/healthz  {address.url}/readyz  {address.url}/metrics",
-        f"  log       {log_place(settings)}   technical log {settings.logs}",
     ]
-    lines += _what_is_simulated(settings, address.simulated)
+    for seat in seats:
+        lines.append(f"  log       {log_place(seat.settings)}   technical log {settings.logs}")
+        if seat.running is None:
+            lines.append(f"  !! the bot {seat.bot!r} is not open: {seat.reason}; it is tried again")
+    for seat in seats:
+        lines += _what_is_simulated(seat)
     try:
         sys.stdout.write("\n".join(lines) + "\n")
         sys.stdout.flush()
@@ -276,8 +315,9 @@ def _greet(settings: Settings, address: Address) -> None:
         _log.warning("SERVE_ANNOUNCE_ERROR", error=f"{type(error).__name__}: {error}")
 
 
-def _what_is_simulated(settings: Settings, simulated: tuple[str, ...]) -> list[str]:
+def _what_is_simulated(seat: Seat) -> list[str]:
     """Say loudly, for each side, whether it is the real one."""
+    settings, simulated = seat.settings, seat.world.simulated
     if not simulated:
         return []
     openai = (
@@ -294,6 +334,7 @@ def _what_is_simulated(settings: Settings, simulated: tuple[str, ...]) -> list[s
     if "whapi" in simulated:
         quiet = f"{settings.quiet_seconds:g} s"
         place = "" if settings.data == Path("data") else f" --data {settings.data}"
+        place += "" if settings.bot == "default" else f" --bot {settings.bot}"
         lines.append(f"  Try it: hilo chat{place}   (an answer comes after {quiet} of quiet)")
     return lines
 
@@ -303,47 +344,3 @@ def write_atomically(path: Path, content: bytes) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_bytes(content)
     temporary.replace(path)
-
-
-@contextmanager
-def simulators(settings: Settings) -> Iterator[World]:
-    """Start the simulators that stand in, as child processes that die with this one."""
-    names = tuple(
-        name
-        for name, wanted in (
-            ("openai", settings.openai_simulated),
-            ("whapi", settings.whapi_simulated),
-        )
-        if wanted
-    )
-    openai_url = settings.openai_base_url or OPENAI_URL
-    whapi_url = settings.whapi_base_url or WHAPI_URL
-    if not names:
-        yield World(openai_url, whapi_url, ())
-        return
-    what = "all" if len(names) > 1 else names[0]
-    settings.data.mkdir(parents=True, exist_ok=True)
-    state = settings.data / "simulated.state"
-    child = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "app.simulators", what),
-            *("--exit-with-parent", "--state", str(state)),
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is for us; the child ends when our end of its stdin does
-    )
-    try:
-        line = child.stdout.readline() if child.stdout else b""
-        if not line:
-            msg = "the simulators did not start: see logs/technical.log"
-            raise LogUnavailable(msg)
-        urls = json.loads(line)
-        yield World(urls.get("openai", openai_url), urls.get("whapi", whapi_url), names)
-    finally:
-        if child.stdin:
-            child.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(timeout=5)
-        if child.poll() is None:
-            child.kill()

@@ -7,6 +7,7 @@ directory, then from the defaults below. `OPENAI_API_KEY`, `OPENAI_BASE_URL`, `W
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Final, Literal, Self
 
@@ -25,6 +26,9 @@ from pydantic_settings import (
     EnvSettingsSource,
     SettingsConfigDict,
 )
+
+NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+"""What a bot may be called."""
 
 _MIB = 1024 * 1024
 _POSTGRES: Final = ("postgresql://", "postgres://")
@@ -48,8 +52,11 @@ class Settings(BaseSettings):
     logs: Path = Field(Path("logs"), description="directory of technical.log")
     bot: str = Field(
         "default",
-        pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$",
+        pattern=f"^{NAME.pattern}$",
         description="name of the bot: its log is DATA/BOT/log.db",
+    )
+    bots: str = Field(
+        "", description="file of the bots, if there are several; default: DATA/bots.toml, if any"
     )
     node: str = Field(
         "", description="name of this node; default: the machine's name and the data directory"
@@ -92,7 +99,9 @@ class Settings(BaseSettings):
     quiet_seconds: float = Field(5.0, ge=0, description="silence that ends a burst")
     longest_seconds: float = Field(30.0, ge=0, description="longest wait after the first message")
     most_messages: int = Field(50, ge=1, description="messages that make a turn due at once")
-    runs_at_once: int = Field(75, ge=1, description="runs at once on this node")
+    runs_at_once: int = Field(
+        75, ge=1, description="runs at once on this node, shared by its bots; of a bot: at most"
+    )
     attempts: int = Field(3, ge=1, description="attempts of a turn before it is parked")
     run_seconds: float = Field(45.0, gt=0, description="time-out of one run")
     send_seconds: float = Field(10.0, gt=0, description="time-out of one send")
@@ -232,6 +241,15 @@ def _database(url: SecretStr) -> tuple[object, ...]:
     host = means.get("hostaddr") or means.get("host") or ""
     name = means.get("dbname") or means.get("user") or ""
     return (host, str(means.get("port") or "5432"), name)
+
+
+def field_named(name: str) -> str:
+    """Return the setting that a name, or an environment variable's, stands for."""
+    for field_name, field in Settings.model_fields.items():
+        alias = field.validation_alias
+        if isinstance(alias, AliasChoices) and name in alias.choices:
+            return field_name
+    return name
 
 
 def _problem(error: ErrorDetails) -> str:

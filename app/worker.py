@@ -26,6 +26,7 @@ from typing import Final
 import msgspec
 
 from app import logs, stores
+from app.bots import the_bot
 from app.projections import (
     MODELS,
     ProjectionError,
@@ -80,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    return load(data=Path(options.data), bot=options.bot)
+    return the_bot(load(data=Path(options.data), bot=options.bot))
 
 
 def _work(work: str, settings: Settings, names: Sequence[str]) -> int:

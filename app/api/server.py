@@ -6,7 +6,7 @@ FastAPI serves everything where somebody waits; webhooks are taken before it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CollectorRegistry, generate_latest
@@ -25,13 +25,34 @@ class Health(BaseModel):
     release: str = Field(examples=["0.1.0"])
 
 
-class Readiness(BaseModel):
-    """Whether traffic may be sent here, and what the log says."""
+Status = Literal["ready", "not ready"]
 
-    status: Literal["ready", "not ready"]
-    position: int = Field(description="last position of the log", examples=[1234])
-    waiting: int = Field(description="appends that are not durable yet", examples=[0])
+
+class BotReadiness(BaseModel):
+    """Whether one bot takes its webhooks; they are answered with 503 if not."""
+
+    bot: str = Field(examples=["default"])
+    status: Status
+    position: int = Field(default=0, description="last position of the bot's log", examples=[1234])
+    waiting: int = Field(default=0, description="appends that are not durable yet", examples=[0])
     reason: str = ""
+
+
+class Readiness(BaseModel):
+    """Whether traffic may be sent here: as long as one bot takes it."""
+
+    status: Status
+    position: int = Field(description="events in the logs of all bots", examples=[1234])
+    waiting: int = Field(description="appends that are not durable yet", examples=[0])
+    reason: str = Field(default="", description="what keeps which bot from being ready")
+    bots: list[BotReadiness] = []
+
+
+class Numbers(NamedTuple):
+    """What `/metrics` shows: numbers of the node, and of each bot by its name."""
+
+    node: dict[str, float]
+    bots: dict[str, dict[str, float]]
 
 
 _PLAIN = {
@@ -48,16 +69,22 @@ _PLAIN = {
         detail="The Allow header of this answer names the methods that are.",
     ),
 }
-Numbers = Callable[[], dict[str, float]]
 
 
 class _Gauges(Collector):
-    def __init__(self, numbers: Numbers) -> None:
+    def __init__(self, numbers: Callable[[], Numbers]) -> None:
         self._numbers = numbers
 
     def collect(self) -> Any:  # noqa: ANN401 - the library's own signature
-        for name, value in sorted(self._numbers().items()):
+        node, bots = self._numbers()
+        for name, value in sorted(node.items()):
             yield GaugeMetricFamily(f"hilo_{name}", name.replace("_", " "), value=value)
+        for name in sorted({name for numbers in bots.values() for name in numbers}):
+            family = GaugeMetricFamily(f"hilo_{name}", name.replace("_", " "), labels=["bot"])
+            for bot, numbers in bots.items():
+                if name in numbers:
+                    family.add_metric([bot], numbers[name])
+            yield family
 
 
 async def _plain(_: Request, error: Exception) -> Response:
@@ -72,7 +99,9 @@ async def _plain(_: Request, error: Exception) -> Response:
     )
 
 
-def create_app(*, release: str, ready: Callable[[], Readiness], numbers: Numbers) -> FastAPI:
+def create_app(
+    *, release: str, ready: Callable[[], Readiness], numbers: Callable[[], Numbers]
+) -> FastAPI:
     """Return the application; `ready` and `numbers` are asked at each request and never wait."""
     app = FastAPI(
         title="Hilo",

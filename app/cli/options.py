@@ -48,7 +48,14 @@ Types = Annotated[
 
 
 def settings_of(data: Path | None, bot: str | None, **others: object) -> Settings:
-    """Return the settings with what the command line says on top. Raises `SettingsError`."""
+    """Return the bot's settings with what the command line says on top. Raises `SettingsError`."""
+    from app.bots import the_bot
+
+    return the_bot(installation_of(data, bot, **others))
+
+
+def installation_of(data: Path | None, bot: str | None, **others: object) -> Settings:
+    """Return the settings of the installation, whatever its bots. Raises `SettingsError`."""
     from app.settings import load
 
     given = {"data": data, "bot": bot, **others}
@@ -79,6 +86,7 @@ __all__ = [
     "User",
     "Who",
     "group",
+    "installation_of",
     "opened",
     "settings_of",
 ]

@@ -18,7 +18,7 @@ from typing import Annotated, Final, cast
 import typer
 
 from app.cli.failures import CannotReach, WrongUsage, codes
-from app.cli.options import Bot, Data, Json, JsonErrors, settings_of
+from app.cli.options import Bot, Data, Json, JsonErrors, installation_of, settings_of
 
 CODES: Final = {
     "serve": codes(
@@ -48,11 +48,11 @@ def serve(
     bot: Bot = None,
     as_json: JsonErrors = False,  # noqa: ARG001 - read where errors are printed
 ) -> int:
-    """Start the bot: webhooks in, replies out, until SIGTERM or Ctrl-C.
+    """Start the bot, or all bots: webhooks in, replies out, until SIGTERM or Ctrl-C.
 
     Without OPENAI_API_KEY and WHAPI_TOKEN it starts simulators in their place, and says so.
     """
-    settings = settings_of(data, bot, host=host, port=port)
+    settings = installation_of(data, bot, host=host, port=port)
     return int(cast("Callable[..., int]", _part("app.serving", "run"))(settings))
 
 

@@ -79,29 +79,29 @@ class Share:
         self.waits = False
         self.wake: Callable[[], None] = _nobody
         """Called when a slot may be had: `take` it, or `rest`."""
-        self._slots = slots
+        self.slots = slots
 
     def take(self) -> bool:
         """Take a slot if there is one and it is this bot's turn; else wait, and be woken."""
         self.waits = True
-        taken = self._slots._take(self)  # noqa: SLF001 - two halves of one thing
+        taken = self.slots._take(self)  # noqa: SLF001 - two halves of one thing
         if not taken:
-            self._slots._offer()  # noqa: SLF001
+            self.slots._offer()  # noqa: SLF001
         return taken
 
     def rest(self) -> None:
         """Want no further slot: the next in turn may have it."""
         if self.waits:
             self.waits = False
-            self._slots._offer()  # noqa: SLF001
+            self.slots._offer()  # noqa: SLF001
 
     def give_back(self) -> None:
         """Return one slot: a run has ended."""
-        self._slots._give_back(self)  # noqa: SLF001
+        self.slots._give_back(self)  # noqa: SLF001
 
     def leave(self) -> None:
         """Return everything and share no more."""
-        self._slots._leave(self)  # noqa: SLF001
+        self.slots._leave(self)  # noqa: SLF001
 
 
 def _nobody() -> None:

@@ -277,7 +277,7 @@ class World:
         answer = await self.node.get("/metrics")
         answer.raise_for_status()
         lines = (line.split() for line in answer.text.splitlines() if not line.startswith("#"))
-        return {name: float(value) for name, value in lines}
+        return {name.partition("{")[0]: float(value) for name, value in lines}
 
     async def watch(self) -> None:
         """Return never; raise `ServerDied` when the server ends by itself."""

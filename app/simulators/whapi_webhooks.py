@@ -67,6 +67,8 @@ class Webhook(msgspec.Struct, kw_only=True):
 class Manners(msgspec.Struct, kw_only=True):
     """How the gateway delivers; times in seconds. The defaults are the vendor's."""
 
+    channel: str = CHANNEL
+    """The id that every webhook names."""
     first_delay: float = 3.0
     factor: float = 1.0
     """1 = the delay grows by `first_delay` each time, as the vendor's; more = it multiplies."""
@@ -174,7 +176,7 @@ class Postman:
 
     def post(self, event: Event, content: Json) -> int:
         """Queue an event for each webhook that wants it; return for how many."""
-        envelope = _encode({**content, "event": event, "channel_id": CHANNEL})
+        envelope = _encode({**content, "event": event, "channel_id": self.manners.channel})
         return self.post_raw(event, envelope)
 
     def post_raw(self, event: Event, body: bytes, *, attempts: int = 0) -> int:

@@ -47,7 +47,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "app.installation": CONVERSATION,  # what is on the disk, opened to be read
     "app.importing": ENTRANCE,
     "app.bootstrap": COMPOSED | {"app.gateways", "app.simulators"},
-    "app.serving": COMPOSED | {"app.bootstrap"},  # one node: the bot and its door
+    "app.node": COMPOSED | {"app.bootstrap"},  # the bots of one process, and their door
+    "app.serving": COMPOSED | {"app.bootstrap", "app.node"},  # that process
     "app.worker": COMPOSED | {"app.bootstrap"},
     "app.demo": COMPOSED | {"app.bootstrap"},
     "app.cli": COMMANDS,

@@ -139,8 +139,15 @@ def read_until(terminal: int, words: str) -> str:
 
 
 def announce(directory: Path, **address: object) -> None:
-    known = {"pid": 1, "url": "http://127.0.0.1:9", "openai": "", "whapi": "http://127.0.0.1:9"}
-    (directory / "serve.json").write_text(json.dumps({**known, "simulated": [], **address}))
+    known: dict[str, object] = {
+        "pid": 1,
+        "url": "http://127.0.0.1:9",
+        "openai": "",
+        "whapi": "http://127.0.0.1:9",
+    }
+    known |= {"simulated": [], **address}
+    bot = {"bot": "default", **{name: known[name] for name in ("openai", "whapi", "simulated")}}
+    (directory / "serve.json").write_text(json.dumps({**known, "bots": [bot]}))
 
 
 def refused(directory: Path, url: str | None = None) -> str:

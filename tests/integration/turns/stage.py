@@ -11,7 +11,7 @@ import httpx2
 from pydantic import SecretStr
 
 from app.bootstrap import Bot, open_bot, open_outside
-from app.serving import door
+from app.node import Seat, door
 from app.settings import Settings, load
 from app.simulators import OpenAISimulator, WhapiSimulator, serving
 from eventstore.codec import Event
@@ -62,7 +62,7 @@ class Stage:
             whapi_url=self.outside.whapi_url,
         )
         self.bot = await self._bot.enter_async_context(open_bot(settings, outside))
-        self.url = await self._bot.enter_async_context(serving(door(settings, self.bot)))
+        self.url = await self._bot.enter_async_context(serving(door(settings, [Seat.of(self.bot)])))
         secret = settings.webhook_secret.get_secret_value()
         await self.outside.webhook(
             f"{self.url}/webhooks/whapi",

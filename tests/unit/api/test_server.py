@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.api.server import Readiness, create_app
+from app.api.server import Numbers, Readiness, create_app
 from tests.unit.api.asgi import Answer, ask
 
 
@@ -12,7 +12,7 @@ async def get(path: str, method: str = "GET", reason: str = "") -> Answer:
     state = Readiness(
         status="not ready" if reason else "ready", position=7, waiting=0, reason=reason
     )
-    app = create_app(release="1", ready=lambda: state, numbers=dict)
+    app = create_app(release="1", ready=lambda: state, numbers=lambda: Numbers({}, {}))
     return await ask(app, path=path, method=method)
 
 
