@@ -100,8 +100,6 @@ class MessageReceived(Event, frozen=True):
     content: Sealed[Content] = field(name="c")
     answerable: bool = field(name="a", default=True)
     """False for what is recorded and never answered: system noise, reactions, votes."""
-    imported: bool = field(name="im", default=False)
-    """True for what was written before Hilo, at `at`: it moves the last activity only there."""
 
 
 class MessageEdited(Event, frozen=True):
@@ -131,8 +129,16 @@ class HumanMessageSent(Event, frozen=True):
 
     ref: bytes = field(name="r")
     content: Sealed[Content] = field(name="c")
-    imported: bool = field(name="im", default=False)
-    """True for what the business's number sent before Hilo, at `at`, whoever wrote it."""
+
+
+class MessageImported(Event, frozen=True):
+    """A message of before Hilo, written at `at`. Never answered. Key: HMAC of what and when."""
+
+    ref: bytes = field(name="r")
+    kind: str = field(name="k")
+    content: Sealed[Content] = field(name="c")
+    sender: Literal["person", "business"] = field(name="f", default="person")
+    """Whether a human or a bot wrote for the business, an export does not tell."""
 
 
 class MessageEchoed(Event, frozen=True):
@@ -333,6 +339,7 @@ USER_EVENTS: tuple[type[Event], ...] = (
     MessageDeleted,
     TypingObserved,
     HumanMessageSent,
+    MessageImported,
     MessageEchoed,
     MessageStatusChanged,
     ThreadStarted,

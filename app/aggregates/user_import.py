@@ -6,6 +6,8 @@ the newer file wins. Nothing here waits for an answer.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from app.aggregates import events as e
 from app.aggregates.answers import Done, Nothing, Outcome
 from app.aggregates.run_holder import RunHolder
@@ -19,26 +21,18 @@ class UserImport(RunHolder):
 
     __slots__ = ()
 
-    def import_message(
+    def import_message(  # noqa: PLR0913 - a message has as many parts
         self,
         key: IdempotencyKey,
         kind: str,
         content: Sealed[e.Content],
         *,
+        sender: Literal["person", "business"],
         at: Micros,
         now: Micros,
     ) -> Done:
-        """Record what the person wrote at `at`."""
-        event = e.MessageReceived(
-            ref=key, kind=kind, content=content, answerable=False, imported=True, at=at
-        )
-        return self._record(event, now, key)
-
-    def import_sent(
-        self, key: IdempotencyKey, content: Sealed[e.Content], *, at: Micros, now: Micros
-    ) -> Done:
-        """Record what the business's number, bot or human, wrote at `at`."""
-        event = e.HumanMessageSent(ref=key, content=content, imported=True, at=at)
+        """Record what one of both sides wrote at `at`."""
+        event = e.MessageImported(ref=key, kind=kind, content=content, sender=sender, at=at)
         return self._record(event, now, key)
 
     def import_profile(self, profile: Sealed[e.Profile], *, as_of: Micros, now: Micros) -> Outcome:

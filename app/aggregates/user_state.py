@@ -104,8 +104,6 @@ def _profile_updated(s: UserState, event: e.ProfileUpdated, _version: int, _at: 
 
 
 def _received(s: UserState, event: e.MessageReceived, version: int, at: int) -> UserState:
-    if event.imported:
-        return _remembered(s, event.at or at, at)
     if not event.answerable:
         return replace(s, activity_at=at, touched_at=at)
     text = version
@@ -159,17 +157,15 @@ def _typing(s: UserState, _event: e.TypingObserved, _version: int, at: int) -> U
     return replace(s, typing_at=at)
 
 
-def _remembered(s: UserState, written_at: int, at: int) -> UserState:
-    """Take note of what was written before Hilo: it is news only if it is the newest."""
-    if written_at <= s.activity_at:
+def _human_wrote(s: UserState, _event: e.HumanMessageSent, _version: int, at: int) -> UserState:
+    return replace(s, activity_at=at, touched_at=at)
+
+
+def _imported(s: UserState, event: e.MessageImported, _version: int, at: int) -> UserState:
+    written_at = event.at or at
+    if written_at <= s.activity_at:  # what is old is news only if nothing newer is known
         return s
     return replace(s, activity_at=written_at, touched_at=at)
-
-
-def _human_wrote(s: UserState, event: e.HumanMessageSent, _version: int, at: int) -> UserState:
-    if event.imported:
-        return _remembered(s, event.at or at, at)
-    return replace(s, activity_at=at, touched_at=at)
 
 
 def _echoed(s: UserState, event: e.MessageEchoed, version: int, _at: int) -> UserState:
@@ -374,6 +370,7 @@ _EVOLVE: Final[dict[type[Event], Callable[[UserState, Any, int, int], UserState]
     e.MessageDeleted: _deleted,
     e.TypingObserved: _typing,
     e.HumanMessageSent: _human_wrote,
+    e.MessageImported: _imported,
     e.MessageEchoed: _echoed,
     e.MessageStatusChanged: _status,
     e.ThreadStarted: _thread_started,

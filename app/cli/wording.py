@@ -45,21 +45,14 @@ def _written(fields: Fields) -> str:
 
 def _received(fields: Fields) -> str:
     ending = "" if fields["answerable"] else " (recorded, not answered)"
-    if fields["imported"]:
-        ending = _imported(fields)
     kind = str(fields["kind"])
     return f"the person sent {_article(kind)} {kind}: {_written(fields)}{ending}"
 
 
-def _our_own(fields: Fields) -> str:
-    if fields["imported"]:
-        return f"the business wrote: {_written(fields)}{_imported(fields)}"
-    return f"a colleague wrote from the phone: {_written(fields)}"
-
-
 def _imported(fields: Fields) -> str:
-    at = fields["at"]
-    return f" (imported, of {when(at)})" if isinstance(at, int) else " (imported)"
+    at, kind = fields["at"], str(fields["kind"])
+    of = f" of {when(at)}" if isinstance(at, int) else ""
+    return f"imported{of}: the {fields['sender']} sent {_article(kind)} {kind}: {_written(fields)}"
 
 
 def _article(noun: str) -> str:
@@ -122,7 +115,8 @@ _WORDS: Final[dict[str, Callable[[Fields], str]]] = {
     "MessageEdited": lambda f: f"the person changed a message{_early(f)}: {_written(f)}",
     "MessageDeleted": lambda f: f"the person took back a message{_early(f)}",
     "TypingObserved": lambda f: f"the person is {f['presence']}",
-    "HumanMessageSent": _our_own,
+    "HumanMessageSent": lambda f: f"a colleague wrote from the phone: {_written(f)}",
+    "MessageImported": _imported,
     "MessageEchoed": lambda f: f"WhatsApp shows what the bot sent: {_written(f)}",
     "MessageStatusChanged": lambda f: f"the bot's message: {f['status']}",
     "ThreadStarted": lambda f: f"a new conversation at OpenAI ({_plain(f['reason'])})",

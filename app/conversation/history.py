@@ -9,13 +9,14 @@ from app.aggregates.events import (
     HumanMessageSent,
     MessageDeleted,
     MessageEdited,
+    MessageImported,
     MessageReceived,
     Reply,
     RunCompleted,
 )
 from app.aggregates.user import User
 from app.conversation.kinds import USER_CODEC
-from app.conversation.ports import Said
+from app.conversation.ports import Role, Said
 from app.conversation.texts import say
 from eventstore.sealing import Sealed, Sealer
 from eventstore.store import LogReader
@@ -29,7 +30,14 @@ DEPTH: Final = 2000
 
 _SAID: Final = frozenset(
     USER_CODEC.stored_names(
-        (MessageReceived, MessageEdited, MessageDeleted, HumanMessageSent, RunCompleted)
+        (
+            MessageReceived,
+            MessageEdited,
+            MessageDeleted,
+            MessageImported,
+            HumanMessageSent,
+            RunCompleted,
+        )
     )
 )
 
@@ -50,7 +58,7 @@ def read_history(log: LogReader, sealer: Sealer, user: User) -> tuple[Said, ...]
             continue
         order = (recorded.recorded_at, int(recorded.version))
         match USER_CODEC.decode(recorded.type, recorded.state):
-            case MessageReceived(ref=ref, content=sealed, kind=kind, at=at) if kind != "system":
+            case MessageReceived(ref=ref, content=sealed, kind=kind, at=at):
                 text = say(kind, _open(sealer, stream, sealed))
                 said[ref] = (at or order[0], order[1], Said("user", text))
             case MessageEdited(ref=ref, content=sealed) if ref in said:
@@ -61,6 +69,11 @@ def read_history(log: LogReader, sealer: Sealer, user: User) -> tuple[Said, ...]
             case HumanMessageSent(ref=ref, content=sealed, at=at):
                 text = _open(sealer, stream, sealed).text
                 said[ref] = (at or order[0], order[1], Said("assistant", text))
+            case MessageImported(ref=ref, content=sealed, at=at, kind=kind) as old:
+                if kind != "system":
+                    text = say(kind, _open(sealer, stream, sealed))
+                    role: Role = "user" if old.sender == "person" else "assistant"
+                    said[ref] = (at or order[0], order[1], Said(role, text))
             case RunCompleted(run=run, reply=sealed):
                 parts = sealer.open(_owner(stream), stream, "reply", sealed, Reply).parts
                 said[run.encode()] = (*order, Said("assistant", "\n".join(parts)))

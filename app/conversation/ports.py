@@ -50,10 +50,13 @@ class Running(msgspec.Struct, frozen=True):
     response: str
 
 
+Role = Literal["user", "assistant"]
+
+
 class Said(msgspec.Struct, frozen=True):
     """One message of an earlier conversation, by the person or by the business."""
 
-    role: Literal["user", "assistant"]
+    role: Role
     text: str
 
 

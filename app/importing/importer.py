@@ -153,11 +153,14 @@ class Importer:
             self._register(user, owner, chat, now)
             for key, side, line in rows:
                 content = self._seal(owner, stream, "content", _content(line, chat))
-                at = Micros(line.at)
-                if side == "us":
-                    user.import_sent(key, content, at=at, now=now)
-                else:
-                    user.import_message(key, line.kind, content, at=at, now=now)
+                user.import_message(
+                    key,
+                    line.kind,
+                    content,
+                    sender="business" if side == "us" else "person",
+                    at=Micros(line.at),
+                    now=now,
+                )
             return len(rows)
 
         try:

@@ -14,6 +14,7 @@ from sqlite_utils.migrations import Migrations
 
 from app.aggregates.events import (
     HumanMessageSent,
+    MessageImported,
     MessageReceived,
     MessageSent,
     ThreadReset,
@@ -76,6 +77,7 @@ class ThreadMap(PersonModel[ThreadRow]):
         MessageReceived,
         MessageSent,
         HumanMessageSent,
+        MessageImported,
         ThreadStarted,
         ThreadReset,
     )
@@ -95,6 +97,8 @@ class ThreadMap(PersonModel[ThreadRow]):
                 row.last_activity = at
             elif kind is UserRegistered:
                 row.registered_at = at
+            elif isinstance(event, MessageImported):
+                row.last_activity = max(row.last_activity or 0, event.at or at)
             elif isinstance(event, ThreadStarted):
                 row.thread = event.thread
                 row.started_at = event.at or at

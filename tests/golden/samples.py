@@ -58,9 +58,6 @@ USER: dict[str, dict[str, Event]] = {
             ref=REF, kind="text", content=SEALED, answerable=False, at=AT, cor="run_1", cau=7
         ),
         "least": e.MessageReceived(ref=REF, kind="voice", content=SEALED),
-        "imported": e.MessageReceived(
-            ref=REF, kind="text", content=SEALED, answerable=False, imported=True, at=AT
-        ),
     },
     "MessageEdited": {
         "full": e.MessageEdited(ref=REF, content=SEALED, early=True, at=AT),
@@ -74,9 +71,10 @@ USER: dict[str, dict[str, Event]] = {
         "full": e.TypingObserved(presence="recording"),
         "least": e.TypingObserved(),
     },
-    "HumanMessageSent": {
-        "full": e.HumanMessageSent(ref=REF, content=SEALED, at=AT),
-        "imported": e.HumanMessageSent(ref=REF, content=SEALED, imported=True, at=AT),
+    "HumanMessageSent": {"full": e.HumanMessageSent(ref=REF, content=SEALED, at=AT)},
+    "MessageImported": {
+        "full": e.MessageImported(ref=REF, kind="image", content=SEALED, sender="business", at=AT),
+        "least": e.MessageImported(ref=REF, kind="text", content=SEALED),
     },
     "MessageEchoed": {"full": e.MessageEchoed(ref=REF, content=SEALED, at=AT)},
     "MessageStatusChanged": {"full": e.MessageStatusChanged(ref=REF, status="read", at=AT)},

@@ -20,13 +20,9 @@ def activity(when: int, thread: str | None = "thread_old") -> e.ActivityRecorded
 
 def test_an_imported_message_waits_for_no_answer_and_has_its_own_time() -> None:
     done = Given(registered()).when(
-        lambda u: u.import_message(KEY, "text", SEALED, at=LONG_AGO, now=at(1))
+        lambda u: u.import_message(KEY, "text", SEALED, sender="person", at=LONG_AGO, now=at(1))
     )
-    done.then(
-        e.MessageReceived(
-            ref=KEY, kind="text", content=SEALED, answerable=False, imported=True, at=LONG_AGO
-        )
-    )
+    done.then(e.MessageImported(ref=KEY, kind="text", content=SEALED, at=LONG_AGO))
     assert done.state.pending == ()
     assert done.state.activity_at == LONG_AGO
 
@@ -35,7 +31,11 @@ def test_an_older_message_does_not_move_the_last_activity_back() -> None:
     before = Given(registered(), message(1)).state
     after = (
         Given(registered(), message(1))
-        .when(lambda u: u.import_sent(KEY, SEALED, at=LONG_AGO, now=at(1)))
+        .when(
+            lambda u: u.import_message(
+                KEY, "text", SEALED, sender="business", at=LONG_AGO, now=at(1)
+            )
+        )
         .state
     )
     assert after == before
@@ -83,9 +83,7 @@ def test_the_client_view_moves_forward_only() -> None:
 
 
 def test_a_later_older_chat_does_not_take_the_recorded_activity_back() -> None:
-    imported = e.MessageReceived(
-        ref=KEY, kind="text", content=SEALED, answerable=False, imported=True, at=LONG_AGO
-    )
+    imported = e.MessageImported(ref=KEY, kind="text", content=SEALED, at=LONG_AGO)
     state = Given(registered(), OLD, activity(LATER), imported).state
     assert state.activity_at == LATER
 
