@@ -11,6 +11,8 @@ Each error is called what happened, and says what to do next.
     │   └── QueueFull              too many appends are waiting: try again after `retry_after`
     ├── OutcomeUnknown             the connection was lost during COMMIT and could not be settled
     ├── CursorMismatch             the log under a cursor is not the one that it was taken from
+    ├── CutInsideAppend            a moment between two events that were written together
+    ├── NotYet                     a moment that the log has not passed yet
     ├── UnknownEventType           written by a newer release: treat the stream as read-only
     ├── CorruptEvent               the stored bytes do not decode as their type says
     ├── KeyringError
@@ -24,10 +26,13 @@ Each error is called what happened, and says what to do next.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from eventstore.types import Epoch, Position, StreamName, Version
+    from eventstore.types import Epoch, Head, Position, StreamName, Version
+
+_MAX_POSITION: Final = 10**12  # a larger number can only be an instant, in µs
 
 
 class EventStoreError(Exception):
@@ -93,6 +98,36 @@ class CursorMismatch(EventStoreError):
     def __init__(self, position: Position, reason: str) -> None:
         self.position = position
         super().__init__(f"the log under the cursor at {position} has changed ({reason}): rebuild")
+
+
+class CutInsideAppend(EventStoreError):
+    """A position between two events of one append, which are never separated."""
+
+    def __init__(self, position: Position, first: Position, last: Position) -> None:
+        self.position = position
+        self.before = first - 1
+        self.after = last
+        super().__init__(
+            f"{position} is inside an append: the events {first} to {last} were written "
+            f"together and stay together. Give {first - 1} or {last}"
+        )
+
+
+class NotYet(EventStoreError):
+    """A moment that is not in the log's past yet: what is true then may still change."""
+
+    def __init__(self, moment: int, head: Head) -> None:
+        self.moment = moment
+        self.head = head
+        if moment <= _MAX_POSITION:
+            says = f"the log ends at position {head.position}, before {moment}"
+        else:
+            newest = datetime.fromtimestamp(head.recorded_at / 1e6, UTC).isoformat()
+            says = f"the newest event of the log is of {newest}, before that time"
+        super().__init__(
+            f"{says}: what is true then can still change. Ask about something earlier, or again "
+            "when the log has gone on"
+        )
 
 
 class UnknownEventType(EventStoreError):

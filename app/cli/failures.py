@@ -70,11 +70,12 @@ def translated(error: Exception) -> CommandFailed | None:
 
 def _meanings() -> Iterator[tuple[tuple[type[Exception], ...], type[CommandFailed]]]:
     """Yield kinds of errors and what each means; the first that fits counts."""
+    from app.asof import UnclearMoment
     from app.installation import InstallationError, UnknownPerson
     from app.settings import SettingsError
     from eventstore import errors
 
-    yield (SettingsError,), WrongUsage
+    yield (SettingsError, UnclearMoment, errors.CutInsideAppend, errors.NotYet), WrongUsage
     yield (UnknownPerson,), FoundProblem
     yield (
         (

@@ -34,6 +34,14 @@ User = Annotated[
         help="Only this user: a pseudonym or its beginning, a phone number or a lid.",
     ),
 ]
+AsOf = Annotated[
+    str | None,
+    typer.Option(
+        "--as-of",
+        metavar="WHEN",
+        help="As it was at a position, or at a time with its zone (2026-11-20T14:00:00-05:00).",
+    ),
+]
 Who = Annotated[
     str,
     typer.Argument(
@@ -77,6 +85,7 @@ def group(name: str, help_text: str) -> typer.Typer:
 
 
 __all__ = [
+    "AsOf",
     "Bot",
     "Data",
     "Json",

@@ -14,7 +14,7 @@ from typing import Annotated, Final
 
 import typer
 
-from app.cli import about, importing, log, projections, running, threads, turns, users
+from app.cli import about, diff, importing, log, projections, running, threads, turns, users
 from app.cli.failures import DONE, INTERRUPTED, CommandFailed, translated
 
 HELP: Final = """Hilo: a WhatsApp bot whose only truth is an append-only log of events.
@@ -57,6 +57,7 @@ _hilo.__doc__ = HELP
 
 for _command in (running.serve, running.chat, running.demo):
     app.command(epilog=running.CODES[_command.__name__])(_command)
+app.command(epilog=diff.CODES)(diff.diff)
 app.command("import", epilog=importing.CODES)(importing.import_files)
 for _group in (log.log, threads.threads, users.users, turns.turns, projections.projections):
     app.add_typer(_group)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from app.aggregates.stream import ReadOnlyUser
 from app.aggregates.user import User
-from app.aggregates.user_state import BLANK, STATE_SHAPE, UserState, evolve, unpack
 from app.cli.failures import CannotReach, FoundProblem
-from eventstore.errors import Conflict, EpochMismatch, UnknownEventType
-from eventstore.types import Append, Micros, StreamName, Version, new_append_id
+from app.projections.user_at import user_at
+from eventstore.errors import Conflict, EpochMismatch
+from eventstore.types import Append, Micros, Position, StreamName, new_append_id
 from eventstore.writer import Writer
 
 if TYPE_CHECKING:
@@ -19,24 +19,12 @@ if TYPE_CHECKING:
 A = TypeVar("A")
 Command = Callable[[User, Micros], A]
 
-_PAGE: Final = 5000
 _ATTEMPTS: Final = 50
 
 
-def user_of(here: Installation, stream: StreamName) -> User:
-    """Return the user as of the end of the log: the newest snapshot, and what came after it."""
-    state, version = _snapshot(here, stream)
-    read_only = False
-    while page := here.log.read_stream(stream, after=version, limit=_PAGE):
-        for recorded in page:
-            version = recorded.version
-            try:
-                event = here.codec.decode(recorded.type, recorded.state)
-            except UnknownEventType:
-                read_only = True
-            else:
-                state = evolve(state, event, version, recorded.recorded_at)
-    return User(stream, state, version, read_only=read_only)
+def user_of(here: Installation, stream: StreamName, position: Position | None = None) -> User:
+    """Return the user as of a position, or of the end of the log."""
+    return user_at(here.log, stream, position)
 
 
 def decide(here: Installation, stream: StreamName, command: Command[A]) -> A:
@@ -71,10 +59,3 @@ def _try(here: Installation, writer: Writer, stream: StreamName, command: Comman
         events = tuple(here.codec.encode(event, key) for event, key in triggered)
         writer.append_blocking(Append(stream, expected, events, epoch, new_append_id()))
     return answer
-
-
-def _snapshot(here: Installation, stream: StreamName) -> tuple[UserState, Version]:
-    snapshot = here.log.snapshot(stream)
-    if snapshot is None or snapshot.shape != STATE_SHAPE:
-        return BLANK, Version(0)
-    return unpack(snapshot.state), snapshot.version

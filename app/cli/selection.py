@@ -10,8 +10,10 @@ from typing import Final
 from app.cli.failures import WrongUsage
 from app.installation import Installation
 from eventstore.codec import Codec
+from eventstore.errors import CutInsideAppend
+from eventstore.moments import checked_cut
 from eventstore.store import LogReader
-from eventstore.types import MAX_EVENTS_PER_APPEND, Position, Recorded, StreamName, Version
+from eventstore.types import Position, Recorded, StreamName, Version
 
 PAGE: Final = 1000
 _START: Final = Position(0)
@@ -123,18 +125,8 @@ def refuse_beyond(log: LogReader, position: int | None, option: str) -> Position
 
 def refuse_cut(log: LogReader, position: Position, option: str) -> None:
     """Raise `WrongUsage` if a position is inside an append: its events are never separated."""
-    event, following = log.event_at(position), log.event_at(Position(position + 1))
-    if event is None or following is None or event.append_id != following.append_id:
-        return
-    around = log.read(
-        after=Position(max(_START, position - MAX_EVENTS_PER_APPEND)),
-        up_to=Position(position + MAX_EVENTS_PER_APPEND),
-        limit=2 * MAX_EVENTS_PER_APPEND,
-    )
-    together = [e.position for e in around if e.append_id == event.append_id]
-    first, last = together[0], together[-1]
-    msg = (
-        f"{option} {position} is inside an append: the events {first} to {last} were written "
-        f"together and stay together. Give {first - 1} or {last}"
-    )
-    raise WrongUsage(msg)
+    try:
+        checked_cut(log, position)
+    except CutInsideAppend as error:
+        msg = f"{option} {error}"
+        raise WrongUsage(msg) from None

@@ -1,11 +1,11 @@
-"""`hilo users`: one person, as the log tells it now."""
+"""`hilo users`: one person, as the log tells it now, or as of any moment."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from app.cli.failures import DONE, FoundProblem, codes
-from app.cli.options import Bot, Data, Json, Who, group, opened
+from app.cli.options import AsOf, Bot, Data, Json, Who, group, opened
 
 if TYPE_CHECKING:
     from app.aggregates.user import User
@@ -16,11 +16,14 @@ users = group("users", "The people who write to the bot.")
 
 
 @users.command("show", epilog=codes(found="no such user"))
-def show_user(who: Who, *, data: Data = None, bot: Bot = None, as_json: Json = False) -> int:
+def show_user(
+    who: Who, *, when: AsOf = None, data: Data = None, bot: Bot = None, as_json: Json = False
+) -> int:
     """Show one user: handles, thread, tokens, what is open, last activity.
 
     Handles and name are personal data: they are shown where the keyring is at hand.
     """
+    from app.asof import as_of
     from app.cli.replay import user_of
     from app.installation import USER_PREFIX
 
@@ -29,8 +32,9 @@ def show_user(who: Who, *, data: Data = None, bot: Bot = None, as_json: Json = F
         if not stream.startswith(USER_PREFIX):
             msg = f"{stream} is not a user's stream: see hilo log show {stream}"
             raise FoundProblem(msg)
-        user = user_of(here, stream)
-        shown = _identity(here, user) | _standing(user)
+        position = as_of(here.log, when)
+        user = user_of(here, stream, position)
+        shown = _identity(here, user) | _standing(user) | {"position": position}
         _print(shown, user, as_json=as_json)
     return DONE
 
