@@ -17,13 +17,14 @@ import msgspec
 import structlog
 
 from app.aggregates.gateway import GATEWAY_STREAM, Gateway, GatewayState
+from app.aggregates.jobs import JOBS_PREFIX
 from app.aggregates.user import User
 from app.aggregates.user_state import UserState
 from app.conversation.crash import CrashPoints
 from app.conversation.delivering import Delivering
 from app.conversation.dispatcher import Dispatcher
-from app.conversation.kinds import GATEWAYS, USERS
-from app.conversation.nodes import Nodes, node_name
+from app.conversation.kinds import GATEWAYS, JOBS, USERS
+from app.conversation.nodes import Nodes, NodeStatus, node_name
 from app.conversation.policy import TurnPolicy
 from app.conversation.ports import Messenger, ModelProvider
 from app.conversation.receiving import BOT, Identities, Receiver
@@ -34,7 +35,11 @@ from app.conversation.todo import TodoCheckpoint, TodoList
 from app.conversation.turn import Turns
 from app.gateways.openai import OpenAIProvider, OpenAISettings
 from app.gateways.whapi import WhapiMessenger, WhapiSettings
+from app.jobs.bot_keys import bot_keys
+from app.jobs.fleet import Fleet, FleetJob
+from app.jobs.node_rows import node_rows
 from app.jobs.schedule import Schedule
+from app.jobs.slots import Daily
 from app.projections import THREAD_MAP, TOKEN_TOTALS, Follower, Views
 from app.release import release
 from app.settings import Settings
@@ -48,6 +53,7 @@ RELEASE = release()
 READERS = 4
 DRAIN_SECONDS = 10.0
 CHECKPOINT_SECONDS = 2.0
+MICROS_PER_SECOND = 1_000_000
 
 
 class Outside(msgspec.Struct, frozen=True):
@@ -171,6 +177,7 @@ class Bot:
             readers=self.readers,
             checkpoint=self.checkpoint,
             tell=self._tell,
+            others=self._other_stream,
         )
         self.users.on_commit = self.todo.changed
         self.recovery = Recovery(
@@ -181,6 +188,7 @@ class Bot:
             now=self.log.now,
         )
         self.schedule = self._jobs()
+        self.fleet = self._fleet_jobs()
 
     def _follow(self) -> None:
         """Wire the read models to the log."""
@@ -204,6 +212,33 @@ class Bot:
         schedule.every(CHECKPOINT_SECONDS, "todo_checkpoint", self.todo.save)
         return schedule
 
+    def _fleet_jobs(self) -> Fleet:
+        zone, readers = self.settings.timezone, self.readers
+        streams = Repository(JOBS, log=self.log, writer=self.writer, readers=readers)
+        return Fleet(
+            (
+                FleetJob("bot_keys", Daily(3, 0, zone), bot_keys(self.keyring, readers)),
+                FleetJob("node_rows", Daily(3, 30, zone), node_rows(self.log, readers)),
+            ),
+            streams=streams,
+            nodes=self.nodes,
+            log=self.log,
+            readers=readers,
+        )
+
+    def _other_stream(self, stream: StreamName) -> None:
+        if stream.startswith(JOBS_PREFIX):
+            self.fleet.wake()
+
+    def _status(self) -> NodeStatus:
+        return NodeStatus(
+            position=self.todo.position,
+            views=self.follower.position,
+            running=self.dispatcher.running,
+            waiting=self.dispatcher.waiting,
+            skew=self.nodes.skew,
+        )
+
     def _tell(self, stream: StreamName, state: UserState) -> bool:
         """Arrange what a state leaves to be done; return whether anything is open."""
         user = self.users.peek(stream)
@@ -218,6 +253,7 @@ class Bot:
         """Somebody came or died, or this node itself returned: everything has another place."""
         self.recovery.look_soon()
         self.dispatcher.wake()
+        self.fleet.wake()
 
     def _look_again(self, stream: StreamName) -> None:
         """After a visit: what it left may be due again."""
@@ -232,6 +268,7 @@ class Bot:
     async def start(self) -> None:
         """Say that this node lives, find what is open, and go to work."""
         await self.nodes.beat()
+        self.nodes.status = self._status
         self.nodes.listen(self._nodes_changed)
         await self.gateway.look(GATEWAY_STREAM)
         await self.todo.start()
@@ -240,6 +277,7 @@ class Bot:
             self.nodes.keep_beating(),
             self.todo.follow(),
             self.dispatcher.run(),
+            self.fleet.run(),
         ):
             self._tasks.append(asyncio.ensure_future(work))
         self.schedule.start()
@@ -294,6 +332,7 @@ class Bot:
             "open_streams": len(self.todo),
             "nodes_alive": self.nodes.alive,
             "node_may_work": self.nodes.may_work,
+            "clock_skew_seconds": self.nodes.skew / MICROS_PER_SECOND,
             **{name: float(n) for name, n in self.turns.counts.items()},
             "user_cache_size": len(self.users),
             "user_cache_hits": self.users.hits,

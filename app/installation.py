@@ -20,6 +20,7 @@ from typing import Final, Self
 from app import logs, stores
 from app.aggregates.events import USER_EVENTS
 from app.aggregates.gateway_events import GATEWAY_EVENTS
+from app.aggregates.job_events import JOB_EVENTS
 from app.settings import Settings
 from eventstore.codec import Codec, Event
 from eventstore.keyring import BOT, Handle, Keyring
@@ -28,7 +29,11 @@ from eventstore.store import LogStore
 from eventstore.types import StreamName
 
 USER_PREFIX: Final = "user/"
-EVENT_CLASSES: Final[tuple[type[Event], ...]] = (*USER_EVENTS, *GATEWAY_EVENTS)
+EVENT_CLASSES: Final[tuple[type[Event], ...]] = (
+    *USER_EVENTS,
+    *GATEWAY_EVENTS,
+    *JOB_EVENTS,
+)
 """Every class of event that this release knows, in whatever stream."""
 
 _PSEUDONYM: Final = re.compile(r"[a-z2-7]{20}")

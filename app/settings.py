@@ -61,6 +61,9 @@ class Settings(BaseSettings):
     node: str = Field(
         "", description="name of this node; default: the machine's name and the data directory"
     )
+    timezone: str = Field(
+        "UTC", description="time zone of daily jobs, such as Europe/Madrid; the same on all nodes"
+    )
     kek: SecretStr = Field(
         SecretStr(""), description="key-encryption key, base64; default: the file DATA/kek"
     )

@@ -54,6 +54,9 @@ class LogReader(Protocol):
     def now(self) -> Micros:
         """Return the store's time."""
 
+    def skew(self) -> Micros:
+        """Return by how much this node's clock is ahead of the store's, in µs."""
+
     def stream_version(self, stream: StreamName) -> Version:
         """Return the stream's version; 0 if there is no such stream."""
 

@@ -1,5 +1,6 @@
-"""Every event of a job's stream, `jobs/<name>`. No personal data; wire names as in
-`app.aggregates.events`.
+"""Every event of a job's stream, `jobs/<name>`. It holds no personal data.
+
+Wire names as in `app.aggregates.events`.
 """
 
 from __future__ import annotations

@@ -144,5 +144,10 @@ _WORDS: Final[dict[str, Callable[[Fields], str]]] = {
     "OtherRecorded": lambda f: f"something else came ({f['kind']}): kept as it is",
     "WebhookItemRejected": lambda f: f"could not be read ({f['reason']}): kept as it is",
     "EarlyDelete": lambda _: "a message was taken back that had not arrived yet",
+    "JobRequested": lambda f: f"{f['by']} asked for a run",
+    "JobStarted": lambda f: f"{f['node']} begins, due {when(f['slot'])}{_attempt(f)}",
+    "JobEnded": lambda f: f"done: {f['result']}",
+    "JobFailed": lambda f: f"failed: {f['code']}",
+    "JobGivenUp": lambda f: f"given up: {f['attempts']} nodes died at it",
     "EarlyDeleteApplied": lambda _: "that message arrived, and was taken back",
 }

@@ -29,6 +29,9 @@ from eventstore.writer import Writer
 
 _log = structlog.get_logger(__name__)
 SECOND = 1_000_000
+MAX_SKEW = 2 * SECOND
+"""A node's clock may differ so much from the store's; beyond that it is an alert."""
+
 _SOON = 0.05
 
 
@@ -98,6 +101,9 @@ class Nodes:
         self._others: dict[tuple[str, str], Micros] = {}
         """Incarnations that are not ours and thought alive, and when they last beat."""
         self._listeners: list[Callable[[], None]] = []
+        self._skewed = False
+        self.skew = 0
+        """This machine's clock − the store's, µs, as of the last look."""
         self.replaced_by: str | None = None
         """The incarnation that runs under this node's name in our place."""
 
@@ -154,6 +160,7 @@ class Nodes:
         """Learn who lives, and tell if that has changed. Raises `EventStoreError`."""
         loop = asyncio.get_running_loop()
         rows = await loop.run_in_executor(self._readers, self._log.nodes)
+        self._mind_the_clock()
         if self._learn(rows):
             self._tell()
 
@@ -212,6 +219,16 @@ class Nodes:
         if later and self.replaced_by is None:
             self.replaced_by = row.incarnation
             _log.error("NODE_REPLACED", node=self.node, by=row.incarnation)
+
+    def _mind_the_clock(self) -> None:
+        """Say once that this machine's clock is wrong, and once that it is right again."""
+        self.skew = self._log.skew()
+        skewed = abs(self.skew) > MAX_SKEW
+        if skewed == self._skewed:
+            return
+        self._skewed = skewed
+        level = _log.error if skewed else _log.info
+        level("CLOCK_SKEW", seconds=self.skew / SECOND, alert=skewed)
 
     def _until_expiry(self) -> float:
         """Seconds until the first of the others is dead unless it beats."""

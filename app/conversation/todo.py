@@ -138,7 +138,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 class TodoList:
     """Follows the log and tells, for each stream it mentions, what the state now says."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the composition root's parts
         self,
         *,
         users: Repository[User, UserState],
@@ -146,8 +146,13 @@ class TodoList:
         readers: Executor,
         checkpoint: TodoCheckpoint,
         tell: Callable[[StreamName, UserState], bool],
+        others: Callable[[StreamName], None] = lambda _: None,
     ) -> None:
-        """`tell(stream, state)` arranges what is to be done and returns if anything is open."""
+        """`tell(stream, state)` arranges what is to be done and returns if anything is open.
+
+        `others(stream)` hears of streams that are no user's.
+        """
+        self._others = others
         self._users = users
         self._log = log
         self._readers = readers
@@ -163,6 +168,11 @@ class TodoList:
     def __len__(self) -> int:
         """How many streams have open work."""
         return len(self._open)
+
+    @property
+    def position(self) -> Position:
+        """Up to where the log has been followed."""
+        return self._seen
 
     def streams(self) -> list[StreamName]:
         """Return the streams with open work now."""
@@ -240,6 +250,8 @@ class TodoList:
         for event in batch.events:
             if event.stream.startswith(PREFIX):
                 newest[event.stream] = event.version
+            else:
+                self._others(event.stream)
         await self._look_at_all(newest)
         self._seen = batch.up_to
         return True

@@ -13,7 +13,6 @@ from typing import Final
 
 from eventstore.keyring import Keyring
 
-NAME: Final = "bot_keys"
 DAYS: Final = 90
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor
 from typing import Final
 
 import msgspec
@@ -62,8 +63,10 @@ class Fleet:
         streams: Repository[Job, JobState],
         nodes: Nodes,
         log: LogReader,
+        readers: Executor,
     ) -> None:
         """Nothing runs before `run`."""
+        self._readers = readers
         self.jobs = tuple(jobs)
         self._streams = streams
         self._nodes = nodes
@@ -114,7 +117,7 @@ class Fleet:
         await self._streams.refresh(job.stream)
         state = (await self._streams.look(job.stream)).state
         now = self._log.now()
-        slot, dead = self._due(job, state, now)
+        slot, dead = self._due(job, state, now, await self._birth(now))
         if slot is None:
             return max(0.001, (next_slot(job.times, now) - now) / _SECOND)
         since = self._noticed.setdefault((job.name, slot, dead), now)
@@ -130,7 +133,9 @@ class Fleet:
             task.add_done_callback(lambda _: self._ended(job.name))
         return LOOK_SECONDS
 
-    def _due(self, job: FleetJob, state: JobState, now: Micros) -> tuple[int | None, str]:
+    def _due(
+        self, job: FleetJob, state: JobState, now: Micros, born: Micros
+    ) -> tuple[int | None, str]:
         """Return the slot that is due, and the incarnation that died at it, if one did."""
         running = state.running
         if running is not None:
@@ -139,17 +144,18 @@ class Fleet:
             if self._nodes.is_alive(running.node, running.incarnation):
                 return None, ""
         scheduled = latest_slot(job.times, now) or 0
-        if scheduled < self._birth(now):
+        if scheduled < born:
             scheduled = 0
         slot = max(scheduled, state.requested)
         if running is not None:
             return max(slot, running.slot), running.incarnation
         return (slot if slot > state.slot else None), ""
 
-    def _birth(self, now: Micros) -> Micros:
-        """The log's first instant: no job was due before it."""
+    async def _birth(self, now: Micros) -> Micros:
+        """Return the log's first instant: no job was due before it."""
         if self._born is None:
-            first = self._log.event_at(Position(1))
+            loop = asyncio.get_running_loop()
+            first = await loop.run_in_executor(self._readers, self._log.event_at, Position(1))
             if first is None:
                 return now
             self._born = first.recorded_at
@@ -176,7 +182,7 @@ class Fleet:
         incarnation = self._nodes.incarnation
         try:
             result = (await job.work())[:_RESULT]
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is recorded
             _log.exception("JOB_FAILED", job=job.name)
             code = type(error).__name__
             ended = await self._streams.decide(

@@ -10,7 +10,6 @@ from typing import Final
 from eventstore.store import LogStore
 from eventstore.types import Micros
 
-NAME: Final = "node_rows"
 SILENT_MICROS: Final = 86_400_000_000
 
 

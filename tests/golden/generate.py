@@ -19,6 +19,7 @@ FOLDER: Final = Path(__file__).parent
 FILES: Final[dict[str, Mapping[str, Mapping[str, msgspec.Struct]]]] = {
     "user_events.json": samples.USER,
     "gateway_events.json": samples.GATEWAY,
+    "job_events.json": samples.JOBS,
     "values.json": samples.VALUES,
 }
 Golden = dict[str, dict[str, str]]

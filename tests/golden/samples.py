@@ -14,6 +14,7 @@ import msgspec
 
 from app.aggregates import events as e
 from app.aggregates import gateway_events as g
+from app.aggregates import job_events as j
 from eventstore.codec import Event
 from eventstore.sealing import Sealed
 
@@ -164,4 +165,15 @@ GATEWAY: dict[str, dict[str, Event]] = {
     "WebhookItemRejected": {"full": g.ItemRejected(reason="no id", body=SEALED)},
     "EarlyDelete": {"full": g.EarlyDelete(ref=REF)},
     "EarlyDeleteApplied": {"full": g.EarlyDeleteApplied(ref=REF, cau=4)},
+}
+
+JOBS: dict[str, dict[str, Event]] = {
+    "JobRequested": {"full": j.JobRequested(by="ana")},
+    "JobStarted": {
+        "full": j.JobStarted(slot=AT, node="node-a", incarnation="inc1", attempt=2),
+        "least": j.JobStarted(slot=AT, node="node-a", incarnation="inc1"),
+    },
+    "JobEnded": {"full": j.JobEnded(slot=AT, result="2 forgotten"), "least": j.JobEnded(slot=AT)},
+    "JobFailed": {"full": j.JobFailed(slot=AT, code="LogUnavailable")},
+    "JobGivenUp": {"full": j.JobGivenUp(slot=AT, attempts=3)},
 }
