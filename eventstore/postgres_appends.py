@@ -80,6 +80,8 @@ class PostgresAppends:
         self._place: _Place | None = None
         self._since = Position(0)
         """Whatever we append from now on stands after this."""
+        self._failure: Exception | None = None
+        """Why we have no connection, until `_not_before`: a server that is down is not hammered."""
         self._not_before = 0.0
         self._pause = _MIN_PAUSE
         self._backend: tuple[int, str] = (0, "")
@@ -193,17 +195,17 @@ class PostgresAppends:
         if self._closed:
             msg = "the log is closed"
             raise LogUnavailable(msg)
-        if self._writer is not None and not self._writer.closed:
+        if self._writer is not None and not self._writer.closed and not self._writer.has_ended():
             return self._writer
-        if time.monotonic() < self._not_before:
-            msg = "it did not answer a moment ago"
-            raise LogUnavailable(msg)
+        if self._failure is not None and time.monotonic() < self._not_before:
+            raise self._failure.with_traceback(None)
         self._disconnect()
         writer = None
         try:
             writer = self._server.connect()
             head = self._look_around(writer)
-        except BaseException:
+        except BaseException as error:
+            self._failure = error if isinstance(error, Exception) else None
             self._not_before = time.monotonic() + self._pause
             self._pause = min(2 * self._pause, _MAX_PAUSE)
             if writer is not None:

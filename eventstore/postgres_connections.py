@@ -9,6 +9,7 @@ connects in the background lets each reader wait for its time-out first.
 
 from __future__ import annotations
 
+import select
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ import msgspec
 import psycopg
 from psycopg import sql as compose
 from psycopg.abc import PQGen
+from psycopg.pq import ConnStatus
 
 from eventstore import sql
 from eventstore.postgres_arrays import register_arrays
@@ -28,8 +30,8 @@ SQL: Final = sql.load("postgres.sql")
 RV = TypeVar("RV")
 
 _ADVICE: Final = {
-    "25006": "it is a read-only standby: point the URL at the primary, or list all hosts in it "
-    "and add target_session_attrs=read-write",
+    "25006": "it is read-only, as a standby is: point the URL at the primary, or list all hosts "
+    "in it and add target_session_attrs=read-write",
     "28": "it refuses this user: check the user and password in the URL",
     "3D000": "there is no such database: create it, or correct the URL",
     "42501": "this role may not do that: run `hilo store prepare` as the schema's owner",
@@ -40,6 +42,18 @@ _ADVICE: Final = {
     "57P": "it is starting or shutting down: wait",
     "08": "it cannot be reached: check that it runs, and the host and port in the URL",
 }
+_REFUSALS: Final = {
+    "too many clients": "53300",
+    "too many connections": "53300",
+    "remaining connection slots": "53300",
+    "starting up": "57P03",
+    "shutting down": "57P03",
+    "authentication failed": "28P01",
+    "no pg_hba.conf entry": "28000",
+}
+"""What a server says that accepts no connection, in English."""
+_ENDED: Final = ("08", "57P", "25P03", "25P04")
+"""SQLSTATEs after which the connection is gone: ended by an administrator or a time-out."""
 
 
 class PostgresSettings(msgspec.Struct, frozen=True):
@@ -73,6 +87,20 @@ class LogConnection(psycopg.Connection[tuple[Any, ...]]):
             self.pgconn.finish()
             msg = f"the server has said nothing for {self.patience:g} s"
             raise psycopg.OperationalError(msg) from error
+
+    def has_ended(self) -> bool:
+        """Tell whether the server has ended this idle connection. Does not wait.
+
+        What is then asked on another connection was certainly never sent on this one.
+        """
+        said = select.poll()
+        try:
+            said.register(self.fileno(), select.POLLIN)
+            while said.poll(0):  # its last words, then the end
+                self.pgconn.consume_input()
+        except psycopg.OperationalError:
+            return True
+        return self.pgconn.status != ConnStatus.OK
 
 
 class Server:
@@ -133,7 +161,7 @@ class Server:
 
 def advice(error: Exception) -> str:
     """Return what an error of PostgreSQL asks its operator to do, if we know."""
-    state = getattr(error, "sqlstate", None) or ("08" if is_lost(error) else "")
+    state = _state(error)
     for length in (5, 3, 2):
         found = _ADVICE.get(state[:length])
         if found:
@@ -143,7 +171,17 @@ def advice(error: Exception) -> str:
 
 def is_lost(error: Exception) -> bool:
     """Tell whether the connection failed, rather than a statement on it."""
-    return isinstance(error, psycopg.OperationalError) and error.sqlstate is None
+    return isinstance(error, psycopg.OperationalError) and (
+        error.sqlstate is None or error.sqlstate.startswith(_ENDED)
+    )
+
+
+def _state(error: Exception) -> str:
+    """Return the error's SQLSTATE, which libpq does not tell where no connection came about."""
+    state: str | None = getattr(error, "sqlstate", None)
+    if state or not is_lost(error):
+        return state or ""
+    return next((code for text, code in _REFUSALS.items() if text in str(error)), "08")
 
 
 def _first_line(error: Exception) -> str:

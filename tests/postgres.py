@@ -155,6 +155,10 @@ class PostgresServer(Databases):
         user = parts.netloc.rpartition("@")[0]
         return urlunsplit(parts._replace(netloc=f"{user}@127.0.0.1:{self.port}", query=""))
 
+    def at(self, url: str) -> str:
+        """The database of the same name on this server."""
+        return with_database(self.socket_url, urlsplit(url).path[1:])
+
     def start(self) -> None:
         """Start, and return when connections are accepted."""
         assert not self.running, "the server runs already"
