@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 
 import psycopg
 import pytest
 
-from eventstore.errors import CursorMismatch, LogUnavailable, OutcomeUnknown
+from eventstore.errors import CursorMismatch, LogUnavailable
 from eventstore.postgres import PostgresLog
 from eventstore.subscription import Subscription
 from eventstore.types import NewEvent
@@ -17,7 +18,7 @@ from tests.conformance.appends import ANA, append, check, grow, whole
 from tests.faults.postgres.small_disk import SmallDisk, possible
 from tests.faults.postgres.stage import HASTIEST, HASTY, SCHEMA, Stage, until
 from tests.faults.postgres.traffic import Traffic
-from tests.postgres import PostgresServer, StopMode
+from tests.postgres import PostgresServer
 
 
 @pytest.fixture
@@ -28,18 +29,13 @@ def own_stage(own_postgres: PostgresServer) -> Iterator[Stage]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["fast", "immediate", "kill"])
-def test_a_server_may_stop_and_start_again_under_traffic(
-    own_stage: Stage, mode: StopMode | str
-) -> None:
+def test_a_server_may_stop_or_crash_and_start_again_under_traffic(own_stage: Stage) -> None:
     server = own_stage.server
+    ends: list[Callable[[], None]] = [server.stop, partial(server.stop, "immediate"), server.kill]
     with Traffic(own_stage.open(HASTIEST), readers=[own_stage.open()]) as traffic:
-        for _ in range(3):
+        for end in ends * 2:
             traffic.flow()
-            if mode == "kill":
-                server.kill()
-            else:
-                server.stop(mode)  # type: ignore[arg-type]
+            end()
             traffic.suffer()
             server.start()
         traffic.flow()
@@ -67,7 +63,7 @@ def test_a_log_that_was_turned_read_only_says_so_until_it_is_turned_back(
         traffic.flow()
         own_stage.server.reload(default_transaction_read_only="on")
         traffic.suffer()
-        assert "25006" in str(traffic.writer.last_failure)
+        assert "read-only" in str(traffic.writer.last_failure)
         own_stage.server.reload(default_transaction_read_only="off")
         traffic.flow()
         traffic.judge(own_stage.truth)
@@ -78,7 +74,7 @@ def test_a_standby_refuses_writes_and_takes_them_when_it_is_promoted(own_stage: 
     standby = own_stage.server.standby()
     log = PostgresLog(standby.at(own_stage.url), schema=SCHEMA, settings=HASTY)
     writer = Writer(log)
-    with pytest.raises(LogUnavailable, match="read-only standby"):
+    with pytest.raises(LogUnavailable, match="read-only, as a standby is"):
         writer.append_blocking(append(ANA, 2))
     assert log.head().position == 2
     own_stage.server.kill()
@@ -120,8 +116,6 @@ def test_after_a_failover_to_a_standby_that_is_behind_nobody_goes_on_as_if_nothi
     grow(other, [1, 1, 1, 1])
     with pytest.raises(CursorMismatch):
         log.verify_cursor(cursor)
-    with pytest.raises(CursorMismatch):
-        live.poll()
     with pytest.raises(LogUnavailable, match="went back"):
         writer.append_blocking(append(ANA, 6))
     writer.close()
@@ -172,10 +166,9 @@ def test_a_server_without_a_connection_left_says_so_and_the_log_recovers(
             with suppress(psycopg.OperationalError):
                 while True:
                     others.enter_context(psycopg.connect(server.admin_url))
-            with pytest.raises(OutcomeUnknown):  # what was under way cannot be asked for
-                writer.append_blocking(append(ANA, 1))
-            with pytest.raises(LogUnavailable, match="no connection left"):
-                writer.append_blocking(append(ANA, 1))
+            for _ in range(2):
+                with pytest.raises(LogUnavailable, match="no connection left"):
+                    writer.append_blocking(append(ANA, 1))
         until(lambda: takes(writer))
         check(whole(stage.truth))
         writer.close()
