@@ -193,7 +193,7 @@ class Bot:
     def _follow(self) -> None:
         """Wire the read models to the log."""
         self.views = Views.owned(self.settings.bot_directory / "views.db")
-        self.follower = Follower(self.log, self.views, (THREAD_MAP, TOKEN_TOTALS))
+        self.follower = Follower(self.log, self.views, (THREAD_MAP, TOKEN_TOTALS), worker=True)
         self.writer.listen(self._committed)
 
     def _committed(self, last: Position) -> None:

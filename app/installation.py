@@ -83,7 +83,7 @@ class Installation:
     def log(self) -> LogStore:
         """The log. Raises `NothingHere` or `LogUnavailable`."""
         if not stores.has_log(self.settings):
-            msg = f"{self.log_place} is empty: start hilo serve, which makes the log"
+            msg = f"{self.log_place} holds no log: start hilo serve, which makes it"
             raise NothingHere(msg)
         return stores.open_log(self.settings)
 

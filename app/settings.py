@@ -33,7 +33,7 @@ NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _MIB = 1024 * 1024
 _POSTGRES: Final = ("postgresql://", "postgres://")
 _SCHEMA_PREFIX: Final = "bot_"
-_LONGEST_SCHEMA: Final = 63  # what PostgreSQL keeps of a name; the rest is cut off in silence
+_IN_POSTGRES: Final = re.compile(r"[a-z0-9_]{1,44}")
 
 
 class SettingsError(Exception):
@@ -82,9 +82,13 @@ class Settings(BaseSettings):
         SecretStr(""),
         description="the log's database as its owner, for hilo store prepare alone",
     )
-    database_pool: int = Field(8, ge=2, description="connections to the log's database, a bot")
+    owner_keys_database_url: SecretStr = Field(
+        SecretStr(""),
+        description="the keys' database as its owner; default: the log's owner, if on one server",
+    )
+    database_pool: int = Field(4, ge=1, description="connections that read a bot's log")
     database_connect_seconds: float = Field(5.0, gt=0, description="time-out of connecting")
-    database_statement_seconds: float = Field(30.0, gt=0, description="time-out of a statement")
+    database_statement_seconds: float = Field(10.0, gt=0, description="time-out of a statement")
     database_lock_seconds: float = Field(5.0, gt=0, description="longest wait for a lock")
 
     # -- the door ------------------------------------------------------------------------------
@@ -157,7 +161,9 @@ class Settings(BaseSettings):
     # -- for tests -------------------------------------------------------------------------------
     crash_at: str = Field("", description="fault tests only: POINT[:N] at which to die")
 
-    @field_validator("database_url", "keys_database_url", "owner_database_url")
+    @field_validator(
+        "database_url", "keys_database_url", "owner_database_url", "owner_keys_database_url"
+    )
     @classmethod
     def _is_postgres(cls, url: SecretStr) -> SecretStr:
         given = url.get_secret_value().strip()
@@ -171,8 +177,11 @@ class Settings(BaseSettings):
     def _keys_have_a_database(self) -> Self:
         if not self.on_postgres:
             return self
-        if len(self.schema_name) > _LONGEST_SCHEMA:
-            msg = f"HILO_BOT: a name in PostgreSQL has at most {_LONGEST_SCHEMA - 4} characters"
+        if not _IN_POSTGRES.fullmatch(self.bot):
+            msg = (
+                f"HILO_BOT: {self.bot!r} cannot name a schema: in PostgreSQL a bot is called by "
+                "at most 44 of a-z, 0-9 and _"
+            )
             raise ValueError(msg)
         if not self.keys_database_url.get_secret_value():
             msg = (
@@ -182,7 +191,7 @@ class Settings(BaseSettings):
                 "HILO_DATABASE_URL to nothing"
             )
             raise ValueError(msg)
-        if _database(self.keys_database_url) == _database(self.database_url):
+        if database_of(self.keys_database_url) == database_of(self.database_url):
             msg = (
                 "HILO_KEYS_DATABASE_URL is the database of the log: make another one for the keys "
                 "(CREATE DATABASE hilo_keys), the same server will do"
@@ -231,7 +240,7 @@ def load(**overrides: object) -> Settings:
         raise SettingsError(msg) from None
 
 
-def _database(url: SecretStr) -> tuple[object, ...]:
+def database_of(url: SecretStr) -> tuple[object, ...]:
     """Return which database an address means: host, port and name. Raises ValueError."""
     import psycopg  # noqa: PLC0415 - nobody waits for it whose log is a file
     from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415

@@ -11,38 +11,39 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+import psycopg
+
 from app.addresses import without_secrets
-from app.settings import Settings, SettingsError
+from app.settings import Settings
 from eventstore.errors import KeyEncryptionKeyError, KeyringError, LogUnavailable
 from eventstore.keyring import KeyEncryptionKey, Keyring
 from eventstore.keystore import KeyStore, SqliteKeyStore
+from eventstore.postgres import PostgresLog
+from eventstore.postgres_connections import PostgresSettings, Server
 from eventstore.postgres_keystore import PostgresKeyStore, holds_keyring
 from eventstore.postgres_link import Waits
+from eventstore.postgres_schema import standing
 from eventstore.sqlite import SQLiteLog, system_clock
 from eventstore.store import LogStore
 
 KEYS_IN_MEMORY: Final = 20_000
+CONTROL_SCHEMA: Final = "control"
 
 
 # -- the log ---------------------------------------------------------------------------------------
 
 
 def open_log(settings: Settings, *, server: bool = False) -> LogStore:
-    """Open the bot's log; make it if it is not there and this is its `server`, or it is a file.
+    """Open the bot's log, or make it; `server` says that this process looks after its file.
 
     Raises `LogUnavailable` if it cannot be reached or used.
     """
-    if settings.on_postgres:
-        raise SettingsError(_NO_POSTGRES)
-    return SQLiteLog(_log_file(settings), clock=system_clock, server=server)
+    return _opened(settings, _log_file(settings), settings.schema_name, server=server)
 
 
 def has_log(settings: Settings) -> bool:
     """Tell whether the bot has a log, empty or not. Raises `LogUnavailable` if nobody can tell."""
-    if settings.on_postgres:
-        raise SettingsError(_NO_POSTGRES)
-    query = "SELECT count(*) FROM sqlite_master WHERE name = 'head'"
-    return _file_holds(_log_file(settings), query)
+    return _is_there(settings, _log_file(settings), settings.schema_name)
 
 
 def log_place(settings: Settings) -> str:
@@ -54,6 +55,31 @@ def wal_bytes(settings: Settings) -> int:
     """Return the bytes of the log's write-ahead log, beside its pages; 0 where it has none."""
     wal = _log_file(settings).with_name("log.db-wal")
     return wal.stat().st_size if not settings.on_postgres and wal.exists() else 0
+
+
+# -- the control log -------------------------------------------------------------------------------
+
+
+def open_control_log(settings: Settings) -> LogStore:
+    """Open the installation's control log, or make it. Raises as `open_log` does."""
+    return _opened(settings, control_file(settings), CONTROL_SCHEMA, server=False)
+
+
+def has_control_log(settings: Settings) -> bool:
+    """Tell whether there is a control log. Raises `LogUnavailable` if nobody can tell."""
+    return _is_there(settings, control_file(settings), CONTROL_SCHEMA)
+
+
+def control_place(settings: Settings) -> str:
+    """Say where the control log is, for people."""
+    if not settings.on_postgres:
+        return str(control_file(settings))
+    return f"{without_secrets(settings.database_url.get_secret_value())} schema {CONTROL_SCHEMA}"
+
+
+def control_file(settings: Settings) -> Path:
+    """Return where the control log is, unless it is in PostgreSQL."""
+    return settings.data / "control.db"
 
 
 # -- the keys --------------------------------------------------------------------------------------
@@ -143,7 +169,33 @@ def _waits(settings: Settings) -> Waits:
 
 # -- where -----------------------------------------------------------------------------------------
 
-_NO_POSTGRES: Final = "HILO_DATABASE_URL is set, and this release keeps its log in SQLite: unset it"
+
+def _opened(settings: Settings, path: Path, schema: str, *, server: bool) -> LogStore:
+    if not settings.on_postgres:
+        return SQLiteLog(path, clock=system_clock, server=server)
+    url = settings.database_url.get_secret_value()
+    return PostgresLog(url, schema=schema, settings=_postgres(settings), server=server)
+
+
+def _is_there(settings: Settings, path: Path, schema: str) -> bool:
+    if not settings.on_postgres:
+        return _file_holds(path, "SELECT count(*) FROM sqlite_master WHERE name = 'head'")
+    where = Server(settings.database_url.get_secret_value(), schema, _postgres(settings))
+    try:
+        with where.connect(read_only=True) as connection:
+            return standing(connection, schema) is not None
+    except psycopg.Error as error:
+        msg = f"cannot look for the log: {where.why(error)}"
+        raise LogUnavailable(msg) from error
+
+
+def _postgres(settings: Settings) -> PostgresSettings:
+    return PostgresSettings(
+        pool_size=settings.database_pool,
+        connect_timeout=settings.database_connect_seconds,
+        lock_timeout=settings.database_lock_seconds,
+        statement_timeout=settings.database_statement_seconds,
+    )
 
 
 def _log_file(settings: Settings) -> Path:

@@ -14,7 +14,19 @@ from typing import Annotated, Final
 
 import typer
 
-from app.cli import about, diff, importing, log, projections, running, threads, turns, users
+from app.cli import (
+    about,
+    bots,
+    diff,
+    importing,
+    log,
+    projections,
+    running,
+    store,
+    threads,
+    turns,
+    users,
+)
 from app.cli.failures import DONE, INTERRUPTED, CommandFailed, translated
 
 HELP: Final = """Hilo: a WhatsApp bot whose only truth is an append-only log of events.
@@ -61,7 +73,8 @@ app.command(epilog=diff.CODES)(diff.diff)
 app.command("import", epilog=importing.CODES)(importing.import_files)
 for _group in (log.log, threads.threads, users.users, turns.turns, projections.projections):
     app.add_typer(_group)
-app.add_typer(about.config)
+for _group in (bots.bots, store.store, about.config):
+    app.add_typer(_group)
 app.command(epilog=running.CODES["bench"])(running.bench)
 app.command(epilog=about.VERSION_CODES)(about.version)
 

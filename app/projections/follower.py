@@ -41,17 +41,22 @@ often as the writer does."""
 class Follower:
     """Follows one log. `start` and `stop` it once; everything else is safe from any thread."""
 
-    def __init__(  # noqa: PLR0913 - what follows what, and three knobs
+    def __init__(  # noqa: PLR0913 - what follows what, and four knobs
         self,
         log: Log,
         views: Views,
         models: Sequence[ReadModel],
         *,
+        worker: bool | None = None,
         bulk_events: int = BULK_EVENTS,
         window: int = LIVE_WINDOW,
         at_step: Steps = no_steps,
     ) -> None:
-        """Prepare to keep `models` in `views`; the log is `log.db` beside it for the child."""
+        """Prepare to keep `models` in `views`.
+
+        `worker` tells whether a child process finds this log; None: if it is `log.db` beside it.
+        """
+        self._worker = worker
         self._log = log
         self._views = views
         self._models = tuple(models)
@@ -232,6 +237,8 @@ class Follower:
         self._bulk.start(work, sorted(names))
 
     def _has_worker(self) -> bool:
+        if self._worker is not None:
+            return self._worker
         return (self._views.path.parent / "log.db").exists()
 
     def _note(self, standings: dict[str, Standing]) -> None:
