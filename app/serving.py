@@ -28,6 +28,7 @@ from app.api.corked import CorkedProtocol
 from app.api.ingress import WebhookIngress
 from app.bootstrap import RELEASE
 from app.bots import bots_file, bots_of, the_bot
+from app.calling import called
 from app.conversation.slots import Slots
 from app.lock import exclusive, exclusive_directory
 from app.node import Seat, door, open_seats
@@ -335,7 +336,7 @@ def _what_is_simulated(seat: Seat) -> list[str]:
         quiet = f"{settings.quiet_seconds:g} s"
         place = "" if settings.data == Path("data") else f" --data {settings.data}"
         place += "" if settings.bot == "default" else f" --bot {settings.bot}"
-        lines.append(f"  Try it: hilo chat{place}   (an answer comes after {quiet} of quiet)")
+        lines.append(f"  Try it: {called()} chat{place}   (an answer comes after {quiet} of quiet)")
     return lines
 
 

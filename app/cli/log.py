@@ -234,6 +234,11 @@ def stats(*, data: Data = None, bot: Bot = None, as_json: Json = False) -> int:
     if as_json:
         output.write_json(answer | {"types": by_type})
         return DONE
+    if first:
+        answer |= {
+            "first_at": output.when(first.recorded_at),
+            "last_at": output.when(head.recorded_at),
+        }
     output.write_fields([(name.replace("_", " "), value) for name, value in answer.items()])
     if by_type:
         output.write("")

@@ -34,9 +34,12 @@ def iso(micros: int) -> str:
 
 def when(micros: object) -> str:
     """Return an instant as people read it: UTC, to the millisecond. `2026-11-21 00:47:29.968Z`."""
-    if not isinstance(micros, int):
-        return "–"
-    return f"{iso(micros)[:23].replace('T', ' ')}Z"
+    return readable(iso(micros)) if isinstance(micros, int) else "–"
+
+
+def readable(instant: str) -> str:
+    """Return an instant that `iso` wrote as people read it."""
+    return f"{instant[:23].replace('T', ' ')}Z"
 
 
 def safe(text: str) -> str:

@@ -66,7 +66,7 @@ def list_turns(
         return DONE
     output.write_table(
         ("user", "state", "messages", "since", "attempts", "detail"),
-        [(t.user, t.state, t.messages, output.iso(t.since), t.attempts, t.detail) for t in found],
+        [(t.user, t.state, t.messages, output.when(t.since), t.attempts, t.detail) for t in found],
     )
     return DONE
 

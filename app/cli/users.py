@@ -125,11 +125,16 @@ def _print(shown: dict[str, object], user: User, *, as_json: bool) -> None:
 
 def _words(name: str, value: object) -> object:
     """Return a value as one line of text."""
+    from app.cli.output import readable
+
     match name, value:
         case "handles", list():
             return ", ".join(f"{h['kind']} {h['value']}" for h in value) or "none"
         case "turn", dict():
-            return ", ".join(f"{k} {v}" for k, v in value.items() if v not in ("", 0))
+            told = value | {"since": readable(str(value["since"]))}
+            return ", ".join(f"{k} {v}" for k, v in told.items() if v not in ("", 0))
+        case (("registered_at" | "last_activity"), str()):
+            return readable(value)
         case "thread", dict():
             return f"{value['id']}, {value['tokens']:,} tokens ({value['band']})"
         case _:

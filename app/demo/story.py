@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from app.calling import called
 from app.demo.judge import Evidence, Verdict
 from app.demo.timeline import Line
 from app.demo.traffic import Deed, Plan
@@ -168,7 +169,7 @@ def tell(
     if directory is not None:
         console.print(f"The files are in {directory}", soft_wrap=True)
         console.print(
-            f"Look around: hilo log show {evidence.plan.scripts[0].person.phone} --open "
+            f"Look around: {called()} log show {evidence.plan.scripts[0].person.phone} --open "
             f"--data {directory / 'data'}",
             soft_wrap=True,
         )
