@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -19,6 +20,7 @@ from tests.faults.postgres.small_disk import SmallDisk, possible
 from tests.faults.postgres.stage import HASTIEST, HASTY, SCHEMA, Stage, until
 from tests.faults.postgres.traffic import Traffic
 from tests.postgres import PostgresServer
+from tests.postgres_home import home
 
 
 @pytest.fixture
@@ -140,6 +142,31 @@ def test_a_full_disk_is_said_to_callers_and_ends_when_there_is_room(postgres_hom
     writer.close()
     log.close()
     disk.close()
+
+
+def test_files_that_may_not_grow_are_said_to_callers_until_they_may(
+    own_stage: Stage,
+) -> None:
+    """What a quota does; needs no rights, unlike a small disk."""
+    log = own_stage.open()
+    writer = Writer(log)
+    large = NewEvent("Said", random.Random(7).randbytes(2_000_000))
+    version = writer.append_blocking(append(ANA, 0, large)).version
+    limit_files(own_stage.server, "3000000")  # a segment of the write-ahead log has 2 MiB
+    with pytest.raises(LogUnavailable, match=r"could not extend.*nothing was appended"):
+        writer.append_blocking(append(ANA, version, large))
+    assert log.head().position == 1
+    limit_files(own_stage.server, "unlimited")
+    assert writer.append_blocking(append(ANA, version, large)).version == 2
+    check(whole(log))
+    writer.close()
+
+
+def limit_files(server: PostgresServer, size: str) -> None:
+    """Let no file grow over `size` bytes by the hand of a process of the server."""
+    for pid in (server.pid, *(process.pid for process in server.processes())):
+        with suppress(AssertionError):  # one that has just ended
+            home().run("prlimit", f"--pid={pid}", f"--fsize={size}:")
 
 
 def test_a_commit_that_takes_too_long_is_given_up_and_the_log_recovers(stage: Stage) -> None:
