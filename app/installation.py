@@ -23,7 +23,7 @@ from app.aggregates.gateway_events import GATEWAY_EVENTS
 from app.aggregates.job_events import JOB_EVENTS
 from app.settings import Settings
 from eventstore.codec import Codec, Event
-from eventstore.keyring import BOT, Handle, Keyring
+from eventstore.keyring import Handle, Keyring
 from eventstore.sealing import Sealer
 from eventstore.store import LogStore
 from eventstore.types import StreamName
@@ -163,11 +163,6 @@ class Installation:
             "Start hilo serve, or give --data or --bot"
         )
         raise NothingHere(msg)
-
-
-def owner_of(stream: StreamName) -> str:
-    """Return whose keys seal what is in a stream: a person's, or else the bot's."""
-    return stream.removeprefix(USER_PREFIX) if stream.startswith(USER_PREFIX) else BOT
 
 
 def _handles(person: str) -> tuple[Handle, ...]:

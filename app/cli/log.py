@@ -10,6 +10,7 @@ import typer
 
 from app.cli.failures import DONE, FoundProblem, WrongUsage, codes
 from app.cli.options import Bot, Data, Json, Open, Types, User, Who, group, opened
+from app.times import iso
 
 if TYPE_CHECKING:
     from app.cli.export import Export
@@ -103,7 +104,6 @@ class _Lines:
         return json_line(self._present.as_json(event))
 
     def _raw(self, event: Recorded) -> str:
-        from app.cli.output import iso
 
         who = event.stream.removeprefix("user/")
         return (
@@ -228,8 +228,8 @@ def stats(*, data: Data = None, bot: Bot = None, as_json: Json = False) -> int:
         "bytes": size,
         "wal_bytes": wal_size,
         "bytes_per_event": size // head.position if head.position else None,
-        "first_at": output.iso(first.recorded_at) if first else None,
-        "last_at": output.iso(head.recorded_at) if first else None,
+        "first_at": iso(first.recorded_at) if first else None,
+        "last_at": iso(head.recorded_at) if first else None,
     }
     if as_json:
         output.write_json(answer | {"types": by_type})

@@ -11,25 +11,19 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, TextIO
 
 import msgspec
+
+from app.times import iso
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _WIDE: Final = 10_000
 _PATIENCE_SECONDS: Final = 1.0
 _PRINTABLE_SPACE: Final = " "
-
-
-def iso(micros: int) -> str:
-    """Return an instant as ISO 8601 with microseconds and Z."""
-    moment = _EPOCH + timedelta(microseconds=micros)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def when(micros: object) -> str:

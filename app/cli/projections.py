@@ -50,8 +50,8 @@ def _state(status: ModelStatus) -> str:
 
 
 def _as_json(status: ModelStatus) -> dict[str, object]:
-    from app.cli.output import iso
     from app.cli.recorded import plain
+    from app.times import iso
 
     shown = {name: plain(getattr(status, name)) for name in status.__struct_fields__}
     updated = None if status.updated_at is None else iso(status.updated_at)

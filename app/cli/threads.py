@@ -191,8 +191,8 @@ def _write_threads(views: list[ThreadView], *, limit: int) -> None:
 
 
 def _as_json(view: ThreadView, limit: int = TOKEN_LIMIT) -> dict[str, object]:
-    from app.cli.output import iso
     from app.cli.recorded import plain
+    from app.times import iso
 
     instants = ("started_at", "registered_at", "last_activity")
     shown = {name: plain(getattr(view, name)) for name in view.__struct_fields__}

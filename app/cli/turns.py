@@ -10,6 +10,7 @@ import typer
 
 from app.cli.failures import DONE, FOUND, FoundProblem, WrongUsage, codes
 from app.cli.options import Bot, Data, Json, group, opened
+from app.times import iso
 
 if TYPE_CHECKING:
     from app.aggregates.user import User
@@ -53,7 +54,7 @@ def list_turns(
                 "user": turn.user,
                 "state": turn.state,
                 "messages": turn.messages,
-                "since": output.iso(turn.since),
+                "since": iso(turn.since),
                 "attempts": turn.attempts,
                 "detail": turn.detail,
             }

@@ -64,8 +64,8 @@ def _name(here: Installation, user: User, pseudonym: str) -> str | None:
 
 
 def _standing(user: User) -> dict[str, object]:
-    from app.cli.output import iso
     from app.projections.token_totals import band
+    from app.times import iso
 
     s = user.state
     thread = None
@@ -95,7 +95,7 @@ def _turns(user: User) -> list[dict[str, object]]:
 
 
 def _turn(turn: OpenTurn) -> dict[str, object]:
-    from app.cli.output import iso
+    from app.times import iso
 
     return {
         "state": turn.state,

@@ -6,8 +6,8 @@ import pytest
 
 from app.aggregates import events as e
 from app.aggregates.user_state import STATE_SHAPE, pack
-from app.cli.output import iso
 from app.projections.user_at import user_at
+from app.times import iso
 from eventstore.types import Snapshot
 from tests.integration.cli.conftest import Hilo
 from tests.integration.cli.house import ANA, BEN, House

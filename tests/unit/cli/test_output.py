@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.cli import output
+from app.times import iso
 
 
 @pytest.mark.parametrize(
@@ -16,7 +17,7 @@ from app.cli import output
     ],
 )
 def test_instants_are_exact_to_the_microsecond(micros: int, text: str) -> None:
-    assert output.iso(micros) == text
+    assert iso(micros) == text
 
 
 @pytest.mark.parametrize(
