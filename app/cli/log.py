@@ -277,6 +277,10 @@ def export(
 
     With --output a summary is printed (--json: as JSON); else stdout holds the events themselves.
     Without --open sealed fields stay sealed. POS must not separate events of one append.
+
+    Each line, as in log tail --json and log show --json, has position, epoch, stream, version,
+    type, recorded_at (ISO 8601, UTC), key and append_id (hex) and state: the event's fields, bytes
+    as base64, a sealed field as {"sealed": …} or, opened, as its value.
     """
     from app.cli.export import Export
     from app.cli.selection import refuse_beyond, refuse_cut, select
