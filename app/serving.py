@@ -23,12 +23,13 @@ import structlog
 import uvicorn
 import uvloop
 
-from app import logs
+from app import control, logs
 from app.api.corked import CorkedProtocol
 from app.api.ingress import WebhookIngress
 from app.bootstrap import RELEASE
 from app.bots import bots_file, bots_of, the_bot
 from app.calling import called
+from app.conversation.nodes import node_name
 from app.conversation.slots import Slots
 from app.lock import exclusive, exclusive_directory
 from app.node import Seat, door, open_seats
@@ -138,7 +139,20 @@ async def _run(settings: Settings, bots: Sequence[Settings], stop: Stop) -> None
         ]
         app = door(settings, seats)
         async with open_seats(seats):
+            await _note_opened(settings, seats)
             await _listen(settings, app, seats, stop)
+
+
+async def _note_opened(settings: Settings, seats: Sequence[Seat]) -> None:
+    """Record in the control log how each bot is configured. Without it, traffic goes on."""
+    for seat in seats:
+        if seat.running is not None:
+            node = node_name(settings.node, settings.data)
+            note = partial(control.opened, settings, seat.settings, node=node, release=RELEASE)
+            try:
+                await asyncio.to_thread(note)
+            except (EventStoreError, OSError) as error:
+                _log.error("CONTROL_LOG_UNAVAILABLE", bot=seat.bot, error=str(error))
 
 
 def _state(settings: Settings, bot: Settings) -> Path:

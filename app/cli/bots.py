@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from app.cli.failures import DONE, codes
-from app.cli.options import Data, Json, group, installation_of
+from app.cli.failures import DONE, WrongUsage, codes
+from app.cli.options import Bot, Data, Json, group, installation_of
 
 bots = group("bots", "The bots of this installation.")
 
@@ -14,7 +14,7 @@ def _bots() -> None:
 
 
 @bots.command("list", epilog=codes(unreachable="(never)"))
-def list_bots(*, data: Data = None, as_json: Json = False) -> int:
+def list_bots(*, data: Data = None, bot: Bot = None, as_json: Json = False) -> int:
     """List the bots: channel, path of the webhooks, model, where the log is, what its table gives.
 
     Nothing is opened: a bot that has never run is listed, too.
@@ -23,7 +23,9 @@ def list_bots(*, data: Data = None, as_json: Json = False) -> int:
     from app.cli import output
     from app.stores import log_place
 
-    found = configured(installation_of(data, None))
+    found = [
+        one for one in configured(installation_of(data, None)) if bot in {None, one.settings.bot}
+    ]
     rows = [
         {
             "bot": one.settings.bot,
@@ -35,6 +37,9 @@ def list_bots(*, data: Data = None, as_json: Json = False) -> int:
         }
         for one in found
     ]
+    if not rows:
+        msg = f"there is no bot {bot!r}: hilo bots list, without --bot, lists them"
+        raise WrongUsage(msg)
     if as_json:
         output.write_json(rows)
         return DONE

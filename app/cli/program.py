@@ -17,6 +17,7 @@ import typer
 from app.cli import (
     about,
     bots,
+    control,
     diff,
     importing,
     log,
@@ -73,7 +74,7 @@ app.command(epilog=diff.CODES)(diff.diff)
 app.command("import", epilog=importing.CODES)(importing.import_files)
 for _group in (log.log, threads.threads, users.users, turns.turns, projections.projections):
     app.add_typer(_group)
-for _group in (bots.bots, store.store, about.config):
+for _group in (bots.bots, control.control, store.store, about.config):
     app.add_typer(_group)
 app.command(epilog=running.CODES["bench"])(running.bench)
 app.command(epilog=about.VERSION_CODES)(about.version)

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.failures import DONE, FOUND, CannotReach, FoundProblem, WrongUsage, codes
-from app.cli.options import Bot, Data, Json, group, opened
+from app.cli.options import Bot, Data, Json, group, installation_of, opened
 
 if TYPE_CHECKING:
     from app.cli.output import Bar
@@ -70,6 +70,9 @@ def rebuild(
         typer.Argument(metavar="NAME", help="A read model of hilo projections list; all if none."),
     ] = None,
     *,
+    why: Annotated[
+        str, typer.Option("--why", metavar="TEXT", help="The reason, kept in the control log.")
+    ] = "",
     data: Data = None,
     bot: Bot = None,
     as_json: Json = False,
@@ -79,6 +82,7 @@ def rebuild(
     The work is done in a process of its own, niced; it may be interrupted and started again.
     """
     from app.cli import output
+    from app.control import acted
     from app.projections import MODELS, UnknownModel, named
     from app.projections.bulk import worker_command
 
@@ -87,6 +91,10 @@ def rebuild(
             names = [] if name is None else [named(name, MODELS).name]
         except UnknownModel as error:
             raise WrongUsage(str(error)) from None
+        bot_named = here.settings.bot
+        about = tuple(names) or tuple(model.name for model in MODELS)
+        action = "projections rebuild"
+        acted(installation_of(data, None), action, bot=bot_named, why=why.strip(), about=about)
         command = worker_command(here.settings.bot_directory, "rebuild", names)
     lines = _run(command)
     models = [

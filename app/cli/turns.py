@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
 from app.cli.failures import DONE, FOUND, FoundProblem, WrongUsage, codes
-from app.cli.options import Bot, Data, Json, group, opened
+from app.cli.options import Bot, Data, Json, group, installation_of, opened
 from app.times import iso
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from app.aggregates.user import User
     from app.installation import Installation
     from eventstore.types import Micros, StreamName
 
 turns = group("turns", "Turns that are open or parked: list them, retry them, drop them.")
+
+_MOST_NAMED: Final = 100
+"""People that one entry of the control log names; --all may mean more."""
 
 Verb = Literal["retry", "drop"]
 Outcome = Literal["done", "nothing parked", "busy"]
@@ -90,7 +93,9 @@ def retry(
     The server may be running or not; the log names the user of this machine who asked for it.
     """
     with opened(data, bot) as here:
-        return _change(here, "retry", who, why=why, every=every, as_json=as_json)
+        streams = _meant(here, who, every=every)
+        by = _recorded(here, "retry", streams, why=why, data=data)
+        return _change(here, "retry", streams, by=by, why=why, every=every, as_json=as_json)
 
 
 @turns.command(epilog=_CHANGING)
@@ -119,21 +124,47 @@ def drop(
         msg = "--why is empty: say why nobody will answer"
         raise WrongUsage(msg)
     with opened(data, bot) as here:
-        return _change(here, "drop", who, why=why, every=every, as_json=as_json)
+        streams = _meant(here, who, every=every)
+        by = _recorded(here, "drop", streams, why=why, data=data)
+        return _change(here, "drop", streams, by=by, why=why, every=every, as_json=as_json)
+
+
+def _recorded(
+    here: Installation, verb: Verb, streams: list[StreamName], *, why: str, data: Path | None
+) -> str:
+    """Record in the control log what is asked for; return who asks."""
+    from app.control import acted, operator
+
+    about = tuple(stream.removeprefix("user/") for stream in streams[:_MOST_NAMED])
+    if streams:
+        action = f"turns {verb}"
+        acted(
+            installation_of(data, None),
+            action,
+            bot=here.settings.bot,
+            why=why.strip(),
+            about=about,
+        )
+    return operator()
 
 
 def _change(
-    here: Installation, verb: Verb, who: str | None, *, why: str, every: bool, as_json: bool
+    here: Installation,
+    verb: Verb,
+    streams: list[StreamName],
+    *,
+    by: str,
+    why: str,
+    every: bool,
+    as_json: bool,
 ) -> int:
     from app.cli import output
     from app.cli.replay import decide
 
-    by = operator()
-
     def command(user: User, now: Micros) -> Outcome:
         return _decided(user, verb, by=by, why=why.strip(), now=now)
 
-    outcomes = {stream: decide(here, stream, command) for stream in _meant(here, who, every=every)}
+    outcomes = {stream: decide(here, stream, command) for stream in streams}
     if every:  # whoever is no longer parked was not meant
         outcomes = {s: outcome for s, outcome in outcomes.items() if outcome != "nothing parked"}
     rows = [(stream.removeprefix("user/"), outcome) for stream, outcome in outcomes.items()]
@@ -179,11 +210,3 @@ def _decided(user: User, verb: Verb, *, by: str, why: str, now: Micros) -> Outco
             return "busy"
         case _:
             return "nothing parked"
-
-
-def operator() -> str:
-    """Return the name of the operating system's user; their number if they have no name."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())

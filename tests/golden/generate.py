@@ -20,6 +20,7 @@ FILES: Final[dict[str, Mapping[str, Mapping[str, msgspec.Struct]]]] = {
     "user_events.json": samples.USER,
     "gateway_events.json": samples.GATEWAY,
     "job_events.json": samples.JOBS,
+    "control_events.json": samples.CONTROL,
     "values.json": samples.VALUES,
 }
 Golden = dict[str, dict[str, str]]

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from app.aggregates import control_events as c
 from app.aggregates import events as e
 from app.aggregates import gateway_events as g
 from app.aggregates import job_events as j
@@ -176,4 +177,33 @@ JOBS: dict[str, dict[str, Event]] = {
     "JobEnded": {"full": j.JobEnded(slot=AT, result="2 forgotten"), "least": j.JobEnded(slot=AT)},
     "JobFailed": {"full": j.JobFailed(slot=AT, code="LogUnavailable")},
     "JobGivenUp": {"full": j.JobGivenUp(slot=AT, attempts=3)},
+}
+
+CONTROL: dict[str, dict[str, Event]] = {
+    "OperatorActed": {
+        "full": c.OperatorActed(
+            action="turns drop",
+            by="ana@bastion",
+            bot="ventas",
+            why="el niño",
+            about=("a2b3c4d5e6f7g2h3i4j5", "thread_map"),
+            at=AT,
+            cor="run_1",
+            cau=7,
+        ),
+        "least": c.OperatorActed(action="projections rebuild", by="1000@host"),
+    },
+    "BotOpened": {
+        "full": c.BotOpened(
+            bot="ventas",
+            release="0.3.0",
+            node="host:data",
+            fingerprint=REF,
+            settings={"channel": "HERON-K7Q2M", "model": "gpt-5"},
+            at=AT,
+            cor="run_1",
+            cau=7,
+        ),
+        "least": c.BotOpened(bot="b", release="1", node="n", fingerprint=b""),
+    },
 }

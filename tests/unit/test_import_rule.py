@@ -25,6 +25,7 @@ COMPOSED = ENTRANCE | {"app.api", "app.jobs"}
 COMMANDS = COMPOSED | {
     *(
         "app.bootstrap",
+        "app.control",
         "app.importing",
         "app.installation",
         "app.worker",
@@ -47,8 +48,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "app.installation": CONVERSATION,  # what is on the disk, opened to be read
     "app.importing": ENTRANCE,
     "app.bootstrap": COMPOSED | {"app.gateways", "app.simulators"},
+    "app.control": PROJECTIONS,  # the installation's own log
     "app.node": COMPOSED | {"app.bootstrap"},  # the bots of one process, and their door
-    "app.serving": COMPOSED | {"app.bootstrap", "app.node"},  # that process
+    "app.serving": COMPOSED | {"app.bootstrap", "app.control", "app.node"},  # that process
     "app.worker": COMPOSED | {"app.bootstrap"},
     "app.demo": COMPOSED | {"app.bootstrap"},
     "app.cli": COMMANDS,

@@ -12,7 +12,7 @@ from app.aggregates import events as e
 from app.aggregates.answers import Done
 from app.aggregates.user import User
 from app.cli.replay import decide
-from app.cli.turns import operator
+from app.control import operator
 from app.installation import Installation
 from app.settings import load
 from eventstore.types import Micros
