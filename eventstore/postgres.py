@@ -16,7 +16,9 @@ from eventstore.errors import CursorMismatch, LogUnavailable
 from eventstore.integrity import leaf_hash
 from eventstore.postgres_appends import PostgresAppends
 from eventstore.postgres_arrays import bigints, texts
-from eventstore.postgres_connections import SQL, Pool, PostgresSettings, Server, is_lost
+from eventstore.postgres_connections import SQL, PostgresSettings, Server, is_lost
+from eventstore.postgres_notices import Listener, NoticeWatch
+from eventstore.postgres_pool import Pool
 from eventstore.postgres_schema import check_name, open_schema, prepare
 from eventstore.store import Beat, StreamInfo
 from eventstore.types import (
@@ -64,13 +66,18 @@ class PostgresLog(PostgresAppends):
         where = Server(url, schema, settings)
         super().__init__(where, clock)
         self._pool = Pool(where)
+        self._listener = Listener(where)
         try:
             with where.connect() as connection:
                 open_schema(connection, schema)
             self._connected()
         except psycopg.Error as error:
+            self.close()
             msg = f"cannot open the log: {where.why(error)}"
             raise LogUnavailable(msg) from error
+        except LogUnavailable:
+            self.close()
+            raise
 
     def _ask(self, query: str, values: Sequence[object] = ()) -> list[Any]:
         """Return the rows of one query, asked again if the connection turns out to be dead."""
@@ -220,9 +227,9 @@ class PostgresLog(PostgresAppends):
         """Return the bytes of the log's tables, indexes included."""
         return int(self._ask("size", (self.schema,))[0][0])
 
-    def change_counter(self) -> int:
-        """Return a number that changes when another connection or process has committed."""
-        return self.head().position
+    def watch(self) -> NoticeWatch:
+        """Return what waits for news of the log, by notices and a look now and then."""
+        return self._listener.watch()
 
     def skew(self) -> Micros:
         """Return by how much this node's clock is ahead of the server's."""
@@ -235,6 +242,8 @@ class PostgresLog(PostgresAppends):
         with self._write_lock:
             self._closed = True
             self._disconnect()
+        self._notifier.close()
+        self._listener.close()
         self._pool.close()
 
 

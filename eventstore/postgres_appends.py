@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -32,8 +32,10 @@ from eventstore.postgres_connections import (
     Estimate,
     LogConnection,
     Server,
+    is_lost,
     monotonic_micros,
 )
+from eventstore.postgres_notices import Notifier
 from eventstore.sqlite_appends import _fault
 from eventstore.store import Beat
 from eventstore.types import (
@@ -70,7 +72,7 @@ class PostgresAppends:
     """Appends through one connection; `append_batch` belongs to one thread at a time."""
 
     def __init__(self, server: Server, clock: Clock | None) -> None:
-        """Connect at once. Raises `psycopg.Error`."""
+        """Connect when there is something to write, not before."""
         self._server = server
         self._estimate = Estimate()
         self._held = clock
@@ -86,7 +88,7 @@ class PostgresAppends:
         self._pause = _MIN_PAUSE
         self._backend: tuple[int, str] = (0, "")
         self._writer: LogConnection | None = None
-        self._tell: Callable[[Position], None] = lambda _: None
+        self._notifier = Notifier(server)
 
     def append_batch(
         self,
@@ -118,7 +120,7 @@ class PostgresAppends:
         try:
             return self._commit(writer, appends, snapshots, beats)
         except psycopg.Error as error:
-            if error.sqlstate is not None and not writer.closed:
+            if not is_lost(error) and not writer.closed:
                 if error.sqlstate == "25006":  # perhaps the name leads to the new primary by now
                     self._disconnect()
                 return self._refuse(appends, error)
@@ -176,7 +178,7 @@ class PostgresAppends:
                 self._place = _Place(answer.epoch, answer.last_position, append.append_id)
                 self._since = answer.last_position
                 self._clock.observe(answer.recorded_at)
-                self._tell(answer.last_position)
+                self._notifier.tell(answer.last_position)
                 return
 
     def forget_nodes(self, before: Micros) -> int:

@@ -1,10 +1,7 @@
-"""Connections to a log on PostgreSQL: durable, bounded in time, and a small pool of them.
+"""Connections to a log on PostgreSQL: durable, and bounded in time.
 
 COMMIT returns when the events are on the disk (`synchronous_commit` is never below `on`). Nothing
 waits for ever: besides the server's own time-outs, a connection that does not answer is given up.
-
-The pool connects on the thread that asks, so that a server that is down is told at once; one that
-connects in the background lets each reader wait for its time-out first.
 """
 
 from __future__ import annotations
@@ -12,8 +9,6 @@ from __future__ import annotations
 import select
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -186,67 +181,6 @@ def _state(error: Exception) -> str:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-class Pool:
-    """At most `pool_size` connections that only read; the one used last is used next."""
-
-    def __init__(self, server: Server) -> None:
-        """Connect when asked, not before."""
-        self._server = server
-        self._free = threading.Semaphore(server.settings.pool_size)
-        self._lock = threading.Lock()
-        self._idle: list[tuple[LogConnection, float]] = []
-        self._closed = False
-
-    @contextmanager
-    def connection(self) -> Iterator[LogConnection]:
-        """Lend a connection. Raises `psycopg.Error`; a broken one is not kept."""
-        patience = self._server.settings.read_timeout
-        if not self._free.acquire(timeout=patience):
-            msg = f"all {self._server.settings.pool_size} connections are in use: raise pool_size"
-            raise psycopg.OperationalError(msg)
-        try:
-            connection = self._take() or self._server.connect(read_only=True)
-            try:
-                yield connection
-            finally:
-                self._give_back(connection)
-        finally:
-            self._free.release()
-
-    def drop_idle(self) -> None:
-        """Close what nobody uses now: one broken connection is seldom alone."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for connection, _ in idle:
-            connection.close()
-
-    def close(self) -> None:
-        """Close every connection, those in use when they come back. Idempotent."""
-        self._closed = True
-        self.drop_idle()
-
-    def _take(self) -> LogConnection | None:
-        if self._closed:
-            msg = "the log is closed"
-            raise psycopg.InterfaceError(msg)
-        with self._lock:
-            return self._idle.pop()[0] if self._idle else None
-
-    def _give_back(self, connection: LogConnection) -> None:
-        now = time.monotonic()
-        stale: list[LogConnection] = []
-        with self._lock:
-            if connection.closed or self._closed:
-                stale.append(connection)
-            else:
-                self._idle.append((connection, now))
-            oldest = now - self._server.settings.idle_seconds
-            while self._idle and self._idle[0][1] < oldest:
-                stale.append(self._idle.pop(0)[0])
-        for one in stale:
-            one.close()
 
 
 class Estimate:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +34,8 @@ from eventstore.types import (
     StreamName,
     Version,
 )
+
+POLL_SECONDS: Final = 0.01
 
 _BEFORE_POSITIONS: Final = Position(0)
 _BEFORE_VERSIONS: Final = Version(0)
@@ -282,7 +285,12 @@ class SQLiteLog(SQLiteAppends):
         with self._read() as cursor:
             return [Beat(*row) for row in cursor.execute(SQL["select_nodes"]).fetchall()]
 
-    def change_counter(self) -> int:
+    def watch(self) -> FileWatch:
+        """Return what waits for news of the log."""
+        self._changes()
+        return FileWatch(self._changes)
+
+    def _changes(self) -> int:
         """Return a number that changes when another connection or process has committed."""
         with self._watch_lock:
             try:
@@ -301,6 +309,35 @@ class SQLiteLog(SQLiteAppends):
             self._writer.close()
             self._watcher.close()
         self.datastore.close()
+
+
+class FileWatch:
+    """Looks at the file's change counter every 10 ms. Any thread may wake it."""
+
+    def __init__(self, changes: Callable[[], int]) -> None:
+        """Take what tells the counter."""
+        self._changes = changes
+        self._seen: int | None = None
+        self._hint = threading.Event()
+
+    def wait(self, timeout: float) -> bool:
+        """Return True when there may be news since the last time, False after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while True:
+            change = self._changes()
+            if change != self._seen:
+                self._seen = change
+                return True
+            left = deadline - time.monotonic()
+            if self._hint.wait(min(POLL_SECONDS, max(left, 0))):
+                self._hint.clear()
+                return True
+            if left <= 0:
+                return False
+
+    def wake(self) -> None:
+        """End the wait, or the next one."""
+        self._hint.set()
 
 
 __all__ = ["SQL", "LogDatastore", "SQLiteLog", "connect", "system_clock"]

@@ -45,6 +45,23 @@ class StreamInfo(msgspec.Struct, frozen=True):
     version: Version
 
 
+class Watch(Protocol):
+    """Waits for news of one log. One thread waits; any thread may wake it.
+
+    It tells when to look, not what there is: it may be woken for nothing, but a commit, whoever
+    made it, ends the wait (in another process after a second at the latest).
+    """
+
+    def wait(self, timeout: float) -> bool:
+        """Return True when there may be news since the last time, False after `timeout` seconds.
+
+        The first wait ends at once. Raises `LogUnavailable` if the log cannot be asked.
+        """
+
+    def wake(self) -> None:
+        """End the wait, or the next one."""
+
+
 class LogReader(Protocol):
     """Everything that can be asked of a log. Safe to call from any thread."""
 
@@ -52,7 +69,7 @@ class LogReader(Protocol):
         """Return where the log ends now."""
 
     def now(self) -> Micros:
-        """Return the store's time."""
+        """Return the store's time, as far as this node can tell. Never waits."""
 
     def skew(self) -> Micros:
         """Return by how much this node's clock is ahead of the store's, in µs."""
@@ -125,8 +142,8 @@ class LogReader(Protocol):
     def size(self) -> int:
         """Return the bytes of the log's tables, indexes included."""
 
-    def change_counter(self) -> int:
-        """Return a number that changes when another connection or process has committed."""
+    def watch(self) -> Watch:
+        """Return what waits for news of the log. Raises `LogUnavailable` if the log is closed."""
 
 
 class LogStore(LogReader, Protocol):

@@ -1,14 +1,12 @@
 """Follow the log: catch up, then live; every position once, in order, without gaps.
 
 A subscription is a loop that reads the log after its cursor. What wakes it is only a hint: the
-writer of its own process calls `wake`, and commits of other processes show in the database's
-change counter, looked at every 10 ms. Losing a hint costs milliseconds, never an event.
+writer of its own process calls `wake`, and how commits of other processes show is the store's
+affair (`LogReader.watch`). Losing a hint costs time, never an event.
 """
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -17,7 +15,8 @@ from eventstore.errors import CursorMismatch
 from eventstore.store import LogReader
 from eventstore.types import Cursor, Epoch, Position, Recorded
 
-POLL_SECONDS = 0.01
+_LOOK_SECONDS = 1.0
+"""after which an iteration looks at the log though nobody said anything"""
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -47,8 +46,7 @@ class Subscription:
         self._page = page
         self._epoch = after.epoch if after else log.head().epoch
         self._position = after.position if after else Position(0)
-        self._seen_change = -1
-        self._hint = threading.Event()
+        self._watch = log.watch()
         self._stopped = False
 
     @property
@@ -58,12 +56,12 @@ class Subscription:
 
     def wake(self, _: Position | None = None) -> None:
         """Say that there may be news. From any thread."""
-        self._hint.set()
+        self._watch.wake()
 
     def stop(self) -> None:
         """End the iteration after the batch in hand. From any thread."""
         self._stopped = True
-        self._hint.set()
+        self._watch.wake()
 
     def poll(self) -> Batch | None:
         """Return what is new, at most about a page; None if nothing is. Never waits.
@@ -84,24 +82,15 @@ class Subscription:
         self._position = events[-1].position if full else head.position
         return Batch(events, self._epoch, self._position)
 
-    def wait(self, timeout: float) -> None:
-        """Return when there may be news, at the latest after `timeout` seconds."""
-        deadline = time.monotonic() + timeout
-        while not self._stopped:
-            change = self._log.change_counter()
-            if change != self._seen_change:
-                self._seen_change = change
-                return
-            left = deadline - time.monotonic()
-            if left <= 0 or self._hint.wait(min(POLL_SECONDS, left)):
-                self._hint.clear()
-                return
+    def wait(self, timeout: float) -> bool:
+        """Return True when there may be news, False after `timeout` seconds, or if stopped."""
+        return not self._stopped and self._watch.wait(timeout)
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield batches until stopped, waiting for news in between."""
         while not self._stopped:
             batch = self.poll()
             if batch is None:
-                self.wait(1.0)
+                self.wait(_LOOK_SECONDS)
             else:
                 yield batch

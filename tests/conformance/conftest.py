@@ -9,9 +9,22 @@ import pytest
 
 from eventstore.store import LogStore
 from eventstore.writer import Writer
+from tests.conformance.postgres_store import PostgresFactory
 from tests.conformance.stores import FakeClock, SQLiteFactory, StoreFactory
+from tests.postgres import Databases
 
-FACTORIES: dict[str, Callable[[Path], StoreFactory]] = {"sqlite": SQLiteFactory}
+FACTORIES: dict[str, Callable[[Path], StoreFactory]] = {
+    "postgres": PostgresFactory,
+    "sqlite": SQLiteFactory,
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_database(postgres: Databases) -> Iterator[None]:
+    """The database that all logs on PostgreSQL of this session are in, a schema each."""
+    PostgresFactory.database = postgres.database()
+    yield
+    postgres.drop(PostgresFactory.database)
 
 
 @pytest.fixture(params=sorted(FACTORIES))

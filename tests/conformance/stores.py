@@ -1,7 +1,7 @@
-"""The stores that are held to this suite, and what its tests may do to one behind its back.
+"""What the suite asks of a store behind its back, and how SQLite does it.
 
-A second store joins by a subclass of `StoreFactory` and one more name in `conftest.FACTORIES`. A
-factory is small and can be pickled: other processes get it, and open the same log with it.
+A store joins by a subclass of `StoreFactory` and a name in `conftest.FACTORIES`. A factory is
+small and can be pickled: other processes get it, and open the same log with it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from eventsourcing.persistence import AggregateRecorder, ApplicationRecorder
 
@@ -48,19 +48,24 @@ class Killed(BaseException):
 class StoreFactory(ABC):
     """One log, empty at first, and as many stores over it as a test wants."""
 
+    name: ClassVar[str]
+
     def __init__(self) -> None:
         self._opened: list[LogStore] = []
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": []}
 
-    def open(self, *, clock: Clock = system_clock, server: bool = False) -> LogStore:
-        """Open one more store over this log; the server's also looks after the files."""
+    def open(self, *, clock: Clock | None = None, server: bool = False) -> LogStore:
+        """Open one more store over this log, on its own clock unless the test holds one.
+
+        The server's also looks after the files.
+        """
         store = self._open(clock, server=server)
         self._opened.append(store)
         return store
 
-    def reopen(self, store: LogStore, *, clock: Clock = system_clock) -> LogStore:
+    def reopen(self, store: LogStore, *, clock: Clock | None = None) -> LogStore:
         """Close a store and open another, as a restarted process would."""
         store.close()
         self._opened.remove(store)
@@ -73,7 +78,7 @@ class StoreFactory(ABC):
         self._opened.clear()
 
     @abstractmethod
-    def _open(self, clock: Clock, *, server: bool) -> LogStore: ...
+    def _open(self, clock: Clock | None, *, server: bool) -> LogStore: ...
 
     @abstractmethod
     def tamper(self, statement: str, values: Sequence[object] = ()) -> None:
@@ -137,6 +142,8 @@ class StoreFactory(ABC):
 class SQLiteFactory(StoreFactory):
     """Logs in one SQLite file."""
 
+    name = "sqlite"
+
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.path = folder / "log.db"
@@ -145,8 +152,8 @@ class SQLiteFactory(StoreFactory):
     def uri(self) -> str:
         return f"file:{self.path}"
 
-    def _open(self, clock: Clock, *, server: bool) -> LogStore:
-        return SQLiteLog(self.path, clock=clock, server=server)
+    def _open(self, clock: Clock | None, *, server: bool) -> LogStore:
+        return SQLiteLog(self.path, clock=clock or system_clock, server=server)
 
     def tamper(self, statement: str, values: Sequence[object] = ()) -> None:
         bare = sqlite3.connect(self.path, isolation_level=None)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
 
-from eventstore.store import LogStore
-from tests.conformance.appends import ANA, check, grow, whole
+from eventstore.store import LogStore, Watch
+from eventstore.writer import Writer
+from tests.conformance.appends import ANA, BEN, append, check, grow, whole
+from tests.conformance.held import PATIENCE
 from tests.conformance.processes import Child, contend, open_at_once
 from tests.conformance.stores import StoreFactory
 
@@ -48,12 +52,23 @@ def test_processes_that_open_a_new_log_at_one_moment_share_it(
     check(whole(store_factory.open()))
 
 
-def test_a_change_by_anyone_changes_the_counter(log: LogStore, store_factory: StoreFactory) -> None:
+def test_a_change_by_anyone_ends_a_wait(log: LogStore, store_factory: StoreFactory) -> None:
     other = store_factory.open()
-    quiet = log.change_counter()
-    assert log.change_counter() == quiet
-    grow(other, [1])
-    after_other = log.change_counter()
-    assert after_other != quiet
-    grow(log, [1])
-    assert log.change_counter() != after_other
+    watch, writer = log.watch(), Writer(log)
+    writer.listen(lambda _: watch.wake())
+    settle(watch)
+    for grown in (lambda: grow(other, [1]), lambda: writer.append_blocking(append(BEN))):
+        with ThreadPoolExecutor(1) as pool:
+            told = pool.submit(watch.wait, PATIENCE)
+            began = time.monotonic()
+            grown()
+            assert told.result(PATIENCE)
+        assert time.monotonic() - began < 0.5
+        settle(watch)
+    writer.close()
+
+
+def settle(watch: Watch) -> None:
+    """Return when nothing is new to a watch, and what was has been passed on."""
+    while watch.wait(0.1):
+        pass

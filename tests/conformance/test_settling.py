@@ -137,6 +137,6 @@ def test_a_log_that_is_closed_says_so(store_factory: StoreFactory) -> None:
     grow(log, [1])
     log.close()
     log.close()
-    for ask in (log.head, log.read, lambda: log.stream_version(ANA), log.change_counter):
+    for ask in (log.head, log.read, lambda: log.stream_version(ANA), log.watch):
         with pytest.raises(LogUnavailable):
             ask()

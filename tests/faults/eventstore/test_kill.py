@@ -20,7 +20,7 @@ from tests.conformance.processes import Acknowledged, Child, write_many
 from tests.conformance.stores import StoreFactory
 
 ROUNDS = 150
-SECONDS = 12.0
+SECONDS = 8.0
 FOR_EVER = 1_000_000
 
 

@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 
 from eventstore.errors import CursorMismatch
+from eventstore.sqlite import FileWatch
 from eventstore.store import LogReader
 from eventstore.subscription import Subscription
 from eventstore.types import (
@@ -68,7 +69,10 @@ class ShortLog:
         if cursor.epoch != self.epoch:
             raise CursorMismatch(cursor.position, "epoch")
 
-    def change_counter(self) -> int:
+    def watch(self) -> FileWatch:
+        return FileWatch(self._changes)
+
+    def _changes(self) -> int:
         self.asked_for_changes.release()
         return self.changes
 
