@@ -132,10 +132,14 @@ class Settings(BaseSettings):
 
     # -- OpenAI ----------------------------------------------------------------------------------
     openai_api_key: SecretStr = Field(
-        SecretStr(""), validation_alias=AliasChoices("OPENAI_API_KEY", "openai_api_key")
+        SecretStr(""),
+        validation_alias=AliasChoices("OPENAI_API_KEY", "openai_api_key"),
+        description="key of OpenAI; without it, and without an address, OpenAI is simulated",
     )
     openai_base_url: str = Field(
-        "", validation_alias=AliasChoices("OPENAI_BASE_URL", "openai_base_url")
+        "",
+        validation_alias=AliasChoices("OPENAI_BASE_URL", "openai_base_url"),
+        description="address of OpenAI, instead of the real one",
     )
     model: str = Field("gpt-5-mini", description="model of the answers")
     instructions: str = Field(
@@ -148,10 +152,14 @@ class Settings(BaseSettings):
 
     # -- Whapi -----------------------------------------------------------------------------------
     whapi_token: SecretStr = Field(
-        SecretStr(""), validation_alias=AliasChoices("WHAPI_TOKEN", "whapi_token")
+        SecretStr(""),
+        validation_alias=AliasChoices("WHAPI_TOKEN", "whapi_token"),
+        description="token of the channel; without it, and without an address, Whapi is simulated",
     )
     whapi_base_url: str = Field(
-        "", validation_alias=AliasChoices("WHAPI_BASE_URL", "whapi_base_url")
+        "",
+        validation_alias=AliasChoices("WHAPI_BASE_URL", "whapi_base_url"),
+        description="address of Whapi, instead of the real one",
     )
 
     echo_to_real_people: bool = Field(

@@ -11,15 +11,19 @@ import typer
 
 from app.addresses import MASK, without_secrets
 from app.cli.failures import DONE, codes
-from app.cli.options import Bot, Data, Json, group, settings_of
+from app.cli.options import Bot, Data, Json, group, installation_of
 from app.release import release
 
 if TYPE_CHECKING:
+    from app.bots import Configured
     from app.settings import Settings
 
 config = group("config", "How this installation is set up.")
 
 VERSION_CODES: Final = codes(unreachable="(never)")
+_WIDEST: Final = 48
+"""Of a value in the table; --json has it whole."""
+
 _LIBRARIES: Final = ("eventsourcing", "msgspec", "openai", "cryptography")
 
 
@@ -27,29 +31,56 @@ _LIBRARIES: Final = ("eventsourcing", "msgspec", "openai", "cryptography")
 def show_config(*, data: Data = None, bot: Bot = None, as_json: Json = False) -> int:
     """Show every setting, its value and where it came from. Secrets are masked.
 
-    A setting comes from the command line, else the environment, else the file .env, else its
-    default.
-    """
-    from app.cli import output
-    from app.settings import Settings, sources
+    The table cuts long values off; --json has them whole.
 
-    settings = settings_of(data, bot)
+    A setting comes from the command line, else the bot's table in the file of the bots, else the
+    environment, else the file .env, else its default.
+    """
+    from app.bots import configured_bot
+    from app.cli import output
+    from app.settings import Settings
+
+    bot_here = configured_bot(installation_of(data, bot))
+    settings = bot_here.settings
     given = {name for name, value in (("data", data), ("bot", bot)) if value is not None}
-    came_from = sources(settings) | dict.fromkeys(given, "command line")
-    shown = {name: shown_value(settings, name) for name in Settings.model_fields}
+    came_from = _came_from(bot_here, given)
+    rows = [
+        {
+            "setting": name,
+            "environment": environment_name(name),
+            "value": shown_value(settings, name),
+            "from": came_from[name],
+            "what it is": field.description or "",
+        }
+        for name, field in Settings.model_fields.items()
+    ]
     if as_json:
         output.write_json(
-            {name: {"value": value, "from": came_from[name]} for name, value in shown.items()}
+            {
+                row["setting"]: {
+                    "value": row["value"],
+                    "from": row["from"],
+                    "description": row["what it is"],
+                }
+                for row in rows
+            }
         )
         return DONE
-    output.write_table(
-        ("setting", "environment", "value", "from"),
-        [
-            (name, environment_name(name), _as_word(value), came_from[name])
-            for name, value in shown.items()
-        ],
-    )
+    shown = [{**row, "value": _as_word(row["value"])} for row in rows]
+    output.write_table(tuple(shown[0]), [tuple(row.values()) for row in shown])
     return DONE
+
+
+def _came_from(bot: Configured, given: set[str]) -> dict[str, str]:
+    """Return where each value came from; a bot's table says so before the environment does."""
+    from app.bots import OF_THE_BOT, bots_file
+    from app.settings import sources
+
+    path = bots_file(bot.settings)
+    table = {} if path is None else dict.fromkeys(OF_THE_BOT, "default")
+    if path is not None:
+        table |= dict.fromkeys((*bot.given, "bot"), path.name)
+    return sources(bot.settings) | table | dict.fromkeys(given, "command line")
 
 
 def shown_value(settings: Settings, name: str) -> str | int | float | bool:
@@ -81,7 +112,8 @@ def environment_name(name: str) -> str:
 
 
 def _as_word(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    word = str(value).lower() if isinstance(value, bool) else str(value)
+    return word if len(word) <= _WIDEST else f"{word[: _WIDEST - 1]}…"
 
 
 def version(*, as_json: Json = False) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.addresses import without_secrets
-from app.settings import SettingsError, load
+from app.settings import Settings, SettingsError, load
 
 LOG = "postgresql://hilo:hunter2@db.example/hilo"
 KEYS = "postgresql://keys:hunter3@db.example/hilo_keys"
@@ -62,3 +62,7 @@ def test_the_own_name_of_the_setting_comes_before_the_common_one(
 def test_an_address_is_shown_without_what_opens_it(address: str, shown: str | None) -> None:
     masked = "postgresql:///hilo?host=/run/pg&password=********"
     assert without_secrets(address) == (shown or masked)
+
+
+def test_every_setting_says_what_it_is() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []

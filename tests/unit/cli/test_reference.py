@@ -46,5 +46,5 @@ def test_every_command_has_help_json_and_documented_exit_codes(name: str) -> Non
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_that_reads_a_bots_files_can_be_pointed_at_them(name: str) -> None:
     options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
-    elsewhere = {"hilo demo", "hilo bench", "hilo version", "hilo bots list"}
+    elsewhere = {"hilo demo", "hilo bench", "hilo version"}
     assert ({"--data", "--bot"} <= options) == (name not in elsewhere)
