@@ -40,7 +40,7 @@ from app.jobs.fleet import Fleet, FleetJob
 from app.jobs.node_rows import node_rows
 from app.jobs.schedule import Schedule
 from app.jobs.slots import Daily
-from app.projections import THREAD_MAP, TOKEN_TOTALS, Follower, Views
+from app.projections import MODELS, Follower, Views, skip_ledger
 from app.release import release
 from app.settings import Settings
 from app.stores import open_keyring, open_log, refuse_to_lose_keys
@@ -193,7 +193,8 @@ class Bot:
     def _follow(self) -> None:
         """Wire the read models to the log."""
         self.views = Views.owned(self.settings.bot_directory / "views.db")
-        self.follower = Follower(self.log, self.views, (THREAD_MAP, TOKEN_TOTALS), worker=True)
+        ledger = skip_ledger(self.settings.bot_directory)
+        self.follower = Follower(self.log, self.views, MODELS, ledger=ledger, worker=True)
         self.writer.listen(self._committed)
 
     def _committed(self, last: Position) -> None:
@@ -338,6 +339,7 @@ class Bot:
             "user_cache_hits": self.users.hits,
             "user_cache_misses": self.users.misses,
             "identity_clashes": self.keyring.clashes,
+            **self.follower.numbers(),
             **counts,
         }
 

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from app import logs, stores
+from app.aggregates.cleanup_events import CLEANUP_EVENTS
 from app.aggregates.events import USER_EVENTS
 from app.aggregates.gateway_events import GATEWAY_EVENTS
 from app.aggregates.job_events import JOB_EVENTS
@@ -33,6 +34,7 @@ EVENT_CLASSES: Final[tuple[type[Event], ...]] = (
     *USER_EVENTS,
     *GATEWAY_EVENTS,
     *JOB_EVENTS,
+    *CLEANUP_EVENTS,
 )
 """Every class of event that this release knows, in whatever stream."""
 

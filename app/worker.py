@@ -35,6 +35,7 @@ from app.projections import (
     Views,
     named,
     rebuild,
+    skip_ledger,
 )
 from app.projections.engine import Engine
 from app.settings import Settings, SettingsError, load
@@ -97,6 +98,7 @@ def _work(work: str, settings: Settings, names: Sequence[str]) -> int:
         path = settings.bot_directory / "views.db"
         views = Views.owned(path) if work == "rebuild" else Views(path)
         try:
+            views.learn_skips(skip_ledger(settings.bot_directory).recorded())
             return (_rebuild if work == "rebuild" else _catch_up)(views, log, models)
         finally:
             views.close()

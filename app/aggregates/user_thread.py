@@ -104,13 +104,20 @@ class UserThread(RunHolder):
         """Set the count to 0: the conversation turned out to hold nothing."""
         return self.reset_thread("empty", thread=thread, now=now, run=run)
 
-    def clean_up(self, *, limit: int, now: Micros) -> ThreadEnd:
-        """Unlink the thread if it counts `limit` tokens or more at this very moment (B2)."""
+    def clean_up(self, *, limit: int, now: Micros, cleanup: str | None = None) -> ThreadEnd:
+        """Unlink the thread if it counts `limit` tokens or more at this very moment (B2).
+
+        `cleanup` is the id of the run of the clean-up that looks; the event's correlation.
+        """
         self._decide()
         current = self.state.thread
         if current is None or current.tokens < limit:
             return ThreadKept()
-        return self.reset_thread("cleanup", thread=current.id, now=now)
+        event = e.ThreadReset(
+            thread=current.id, reason="cleanup", left_behind=current.tokens, cor=cleanup
+        )
+        self._trigger(event, now)
+        return ThreadLeft(current.id, "cleanup", current.tokens)
 
     def activity_due_at(self, delay: int = ACTIVITY_DELAY) -> Micros | None:
         """When the client view is to be moved: `delay` µs after the last event; None: it is."""

@@ -150,4 +150,8 @@ _WORDS: Final[dict[str, Callable[[Fields], str]]] = {
     "JobFailed": lambda f: f"failed: {f['code']}",
     "JobGivenUp": lambda f: f"given up: {f['attempts']} nodes died at it",
     "EarlyDeleteApplied": lambda _: "that message arrived, and was taken back",
+    "CleanupRecorded": lambda f: (
+        f"the clean-up left {f['cleaned']} threads of {f['limit']} tokens or more: "
+        f"{f['tokens']} tokens"
+    ),
 }

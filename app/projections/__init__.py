@@ -1,11 +1,30 @@
 """Read models: what the log says, in tables, kept up to date and never asked to be true.
 
 `Views` is a bot's `views.db`; a `Follower` keeps the models in it at the end of the log; the
-functions ask. Everything here can be deleted and made again by `rebuild`.
+functions ask, and so do the modules `analytics`, `cleanups`, `clients`, `timeline`. `past` builds
+read models as they were; `operating` is for operators. Everything here can be deleted and made
+again by `rebuild`.
 """
 
+from app.projections import (
+    analytics,
+    cleanups,
+    clients,
+    operating,
+    past,
+    prices,
+    timeline,
+)
+from app.projections.asking import Span
 from app.projections.content import content, content_hash
-from app.projections.errors import NotBuilt, ProjectionError, RebuildRunning, UnknownModel
+from app.projections.errors import (
+    NotBuilt,
+    NotThatState,
+    OtherVersion,
+    ProjectionError,
+    RebuildRunning,
+    UnknownModel,
+)
 from app.projections.follower import Follower
 from app.projections.model import ReadModel, Seen, Session
 from app.projections.queries import (
@@ -21,12 +40,11 @@ from app.projections.queries import (
     top,
 )
 from app.projections.rebuild import Outcome, rebuild
+from app.projections.registry import MODELS
+from app.projections.skipping import Skip, SkipLedger, skip_ledger
 from app.projections.thread_map import THREAD_MAP
 from app.projections.token_totals import BANDS, DEFAULT_LIMIT, TOKEN_TOTALS, Band, band
 from app.projections.views import Standing, Views
-
-MODELS: tuple[ReadModel, ...] = (THREAD_MAP, TOKEN_TOTALS)
-"""Every read model of this release."""
 
 __all__ = [  # noqa: RUF022 - constants in plain order, too (test_house)
     "BANDS",
@@ -37,12 +55,17 @@ __all__ = [  # noqa: RUF022 - constants in plain order, too (test_house)
     "MODELS",
     "ModelStatus",
     "NotBuilt",
+    "NotThatState",
+    "OtherVersion",
     "Outcome",
     "ProjectionError",
     "ReadModel",
     "RebuildRunning",
     "Seen",
     "Session",
+    "Skip",
+    "SkipLedger",
+    "Span",
     "Standing",
     "THREAD_MAP",
     "TOKEN_TOTALS",
@@ -50,14 +73,22 @@ __all__ = [  # noqa: RUF022 - constants in plain order, too (test_house)
     "Threads",
     "UnknownModel",
     "Views",
+    "analytics",
     "band",
     "bands",
+    "cleanups",
+    "clients",
     "content",
     "content_hash",
     "models",
     "named",
+    "operating",
+    "past",
+    "prices",
     "rebuild",
+    "skip_ledger",
     "thread",
     "threads",
+    "timeline",
     "top",
 ]

@@ -15,11 +15,16 @@ Content = dict[str, dict[str, list[list[Any]]]]
 
 
 def content(views: Views) -> Content:
-    """Return every row of every model that has tables, in an order that depends on nothing else."""
+    """Return every row of every model that has tables, in an order that depends on nothing else.
+
+    SQL views are left out: they hold nothing of their own.
+    """
     with views.read() as db:
+        query = "SELECT name FROM sqlite_master WHERE type = 'table'"
+        tables = {name for (name,) in db.execute(query)}
         return {
-            name: {table: _table(db, table) for table in sorted(standing.tables)}
-            for name, standing in standings(db).items()
+            name: {table: _table(db, table) for table in sorted(tables.intersection(s.tables))}
+            for name, s in standings(db).items()
         }
 
 

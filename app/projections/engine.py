@@ -5,7 +5,8 @@ the same moment. The hindmost go first, alone, until they have caught up with th
 
 What goes wrong with one model is that model's affair: an event that cannot be decoded, or that
 `apply` cannot take, parks it just before that event's append, and the others go on. What goes wrong
-with the disk or the log is raised.
+with the disk or the log is raised. An event that an operator has told a model to skip is not shown
+to it: for as long as such an event lies ahead of it, the model goes alone.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ import structlog
 from msgspec.structs import replace
 
 from app.projections.model import ReadModel, Seen
-from app.projections.scan import Log, Poison, Reading
+from app.projections.scan import Poison, Reading
+from app.projections.skipping import Skip, still_there
 from app.projections.views import Standing, Views, standings
 from eventstore.errors import CursorMismatch
 from eventstore.integrity import leaf_hash
-from eventstore.types import Cursor, Head, Position
+from eventstore.store import LogReader
+from eventstore.types import Cursor, Head, Micros, Position
 
 _log = structlog.get_logger(__name__)
 
@@ -60,29 +63,43 @@ def no_steps(_: str) -> None:
 class Engine:
     """Moves models along one log. Belongs to the thread that writes to `views`."""
 
-    def __init__(  # noqa: PLR0913 - what moves along what, and three knobs
+    reached_at: Micros = Micros(0)
+    """When the last event of the last batch was recorded, by the log's clock."""
+
+    def __init__(  # noqa: PLR0913 - what moves along what, and some knobs
         self,
         views: Views,
-        log: Log,
+        log: LogReader,
         models: Sequence[ReadModel],
         *,
         window: int = LIVE_WINDOW,
+        up_to: Position | None = None,
+        skips: Callable[[], Sequence[Skip]] | None = None,
         on_chunk: Progress = no_progress,
         at_step: Steps = no_steps,
     ) -> None:
-        """Move `models`, in batches of about `window` positions."""
+        """Move `models`, in batches of about `window` positions, and not past `up_to`.
+
+        `skips` tells what operators want skipped; `views` knows it if it is not given.
+        """
         self._views = views
         self._log = log
         self._models = {model.name: model for model in models}
         self._window = window
+        self._up_to = up_to
+        self._skips = skips or views.skips
+        self._known_skips: tuple[Skip, ...] = ()
+        self._skipped: dict[str, frozenset[Position]] = {}
         self._narrowed: dict[str, int] = {}
         self._readings: dict[tuple[str, ...], Reading] = {}
         self._names: dict[int, str] = {}
+        self._last_at = Micros(0)
         self._on_chunk = on_chunk
         self._at_step = at_step
 
     def verify(self) -> None:
         """Compare each live cursor with the log; a model whose log has changed is to be rebuilt."""
+        self._known_skips, self._skipped = (), {}
         for standing in self._live():
             try:
                 self._log.verify_cursor(standing.cursor)
@@ -104,11 +121,14 @@ class Engine:
         """
         head = self._log.head()
         running = [s for s in self._live() if s.model not in without and self._fits(s, head)]
+        if self._up_to is not None:
+            head = replace(head, position=min(head.position, self._up_to))
         after = min((s.cursor.position for s in running), default=head.position)
-        if after == head.position:
+        if after >= head.position:
             return False
+        self._look_at_skips()
         group = [s for s in running if s.cursor.position == after]
-        alone = [s for s in group if s.model in self._narrowed]
+        alone = [s for s in group if s.model in self._narrowed or self._ahead(s)]
         group = alone[:1] or group
         ahead = [s.cursor.position for s in running if s.cursor.position > after]
         window = self._narrowed.get(group[0].model, self._window)
@@ -144,12 +164,29 @@ class Engine:
         self._to_rebuild(standing, CursorMismatch(cursor.position, reason))
         return False
 
+    def _look_at_skips(self) -> None:
+        """Learn what is to be skipped of this log: what stands elsewhere now is another event."""
+        skips = tuple(self._skips())
+        if skips == self._known_skips:
+            return
+        valid = [skip for skip in skips if still_there(skip, self._log)]
+        self._skipped = {
+            model: frozenset(skip.position for skip in valid if skip.model == model)
+            for model in self._models
+        }
+        self._known_skips = skips
+
+    def _ahead(self, standing: Standing) -> bool:
+        skipped = self._skipped.get(standing.model, frozenset())
+        return any(position > standing.cursor.position for position in skipped)
+
     def _end_of_append(self, up_to: Position, head: Head) -> Cursor:
         """Return a cursor at the end of the append that holds the event at `up_to`."""
         events = self._log.read(after=Position(up_to - 1), up_to=head.position, limit=1)
         if not events:
             raise CursorMismatch(up_to, "the log ended before it a moment later")
         last = events[-1]
+        self._last_at = last.recorded_at
         return Cursor(head.epoch, last.position, leaf_hash(last))
 
     # -- one batch -------------------------------------------------------------------------------
@@ -178,15 +215,19 @@ class Engine:
                 self._views.put(db, replace(before, cursor=to))
                 self._at_step("moved")
         self._at_step("committed")
+        self.reached_at = self._last_at
         for before in group:
             self._widen(before.model)
 
     def _batches(self, group: Sequence[Standing], to: Cursor) -> Iterator[list[list[Seen]]]:
         reading = self._reading(group)
         after = group[0].cursor.position
+        skipped = self._skipped.get(group[0].model) if len(group) == 1 else None
         while after < to.position:
             up_to = Position(min(after + _CHUNK, to.position))
             rows = self._log.scan(after=after, up_to=up_to, types=reading.types)
+            if skipped:
+                rows = [row for row in rows if row[0] not in skipped]
             missing = {row[1] for row in rows}.difference(self._names)
             if missing:
                 if len(self._names) > _NAMES:

@@ -20,8 +20,9 @@ from app.projections.errors import RebuildRunning
 from app.projections.model import ReadModel
 from app.projections.queries import ModelStatus, models
 from app.projections.rebuild import rebuild
-from app.projections.scan import Log
+from app.projections.skipping import SkipLedger
 from app.projections.views import Standing, Views
+from eventstore.store import LogReader
 from eventstore.subscription import Subscription
 from eventstore.types import Position
 
@@ -41,12 +42,13 @@ often as the writer does."""
 class Follower:
     """Follows one log. `start` and `stop` it once; everything else is safe from any thread."""
 
-    def __init__(  # noqa: PLR0913 - what follows what, and four knobs
+    def __init__(  # noqa: PLR0913 - what follows what, and some knobs
         self,
-        log: Log,
+        log: LogReader,
         views: Views,
         models: Sequence[ReadModel],
         *,
+        ledger: SkipLedger | None = None,
         worker: bool | None = None,
         bulk_events: int = BULK_EVENTS,
         window: int = LIVE_WINDOW,
@@ -54,12 +56,14 @@ class Follower:
     ) -> None:
         """Prepare to keep `models` in `views`.
 
-        `worker` tells whether a child process finds this log; None: if it is `log.db` beside it.
+        `ledger` tells a new `views` what operators told models to skip. `worker` tells whether a
+        child process finds this log; None: if it is `log.db` beside it.
         """
         self._worker = worker
         self._log = log
         self._views = views
         self._models = tuple(models)
+        self._ledger = ledger
         self._engine = Engine(views, log, models, window=window, at_step=at_step)
         self._at_step = at_step
         self._news = Subscription(log)
@@ -71,6 +75,8 @@ class Follower:
         self._tried: set[str] = set()
         self._changed = threading.Condition()
         self._standings: dict[str, Standing] = {}
+        self._head = Position(0)
+        self._visible_seconds = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hilo-follower", daemon=True)
 
@@ -100,8 +106,8 @@ class Follower:
     def wait_for(self, position: Position, timeout: float, *, model: str | None = None) -> bool:
         """Return True when a model (or all) reflects `position`: what was written can be read.
 
-        Returns False after `timeout` seconds, and at once if the model is parked or this
-        follower has stopped.
+        Returns False after `timeout` seconds, and at once if the model is parked or paused or
+        this follower has stopped.
         """
         wanted = [model] if model else [m.name for m in self._models]
         with self._changed:
@@ -118,13 +124,30 @@ class Follower:
         """Return how far each model is behind the log, and what stopped it if it is parked."""
         return models(self._views, self._log, self._models)
 
+    def numbers(self) -> dict[str, float]:
+        """Return what `/metrics` shows of the read models, as of the last look; never waits.
+
+        `…_lag_events_<model>`: events of the log that it does not reflect; `…_stopped_<model>`: 1
+        while it is parked or paused; `…_visible_seconds`: from the commit of the last event of
+        the last batch until it could be read.
+        """
+        with self._changed:
+            numbers = {"read_models_visible_seconds": self._visible_seconds}
+            for model in self._models:
+                lag = max(0, self._head - self._reached(model.name))
+                numbers[f"read_model_lag_events_{model.name}"] = float(lag)
+                stopped = self._hopeless([model.name]) and not self._stopping.is_set()
+                numbers[f"read_model_stopped_{model.name}"] = float(stopped)
+        return numbers
+
     def _reached(self, model: str) -> Position:
         standing = self._standings.get(model)
         return standing.cursor.position if standing else Position(0)
 
     def _hopeless(self, wanted: Sequence[str]) -> bool:
         return self._stopping.is_set() or any(
-            name in self._standings and self._standings[name].state == "parked" for name in wanted
+            name in self._standings and self._standings[name].state in {"parked", "paused"}
+            for name in wanted
         )
 
     # -- the thread ------------------------------------------------------------------------------
@@ -173,6 +196,8 @@ class Follower:
             return False
 
     def _arrive(self) -> None:
+        if self._ledger is not None:
+            self._views.learn_skips(self._ledger.recorded())
         known = self._views.standings()
         for model in self._models:
             if model.name in known and known[model.name].version == model.version:
@@ -193,12 +218,16 @@ class Follower:
             self._ask_bulk("catch-up", far)
         if moved:
             self._note(self._views.standings())
+            waited = self._log.now() - self._engine.reached_at
+            self._visible_seconds = max(0, waited) / 1e6
         return moved
 
     def _is_due(self, model: ReadModel, standings: dict[str, Standing]) -> bool:
         standing = standings.get(model.name)
         if standing is None:
             return True
+        if standing.state == "paused":
+            return False
         if standing.state == "parked":  # once in the life of a process: it would only park again
             return standing.version != model.version and model.name not in self._tried
         return standing.version != model.version or standing.state == "building"
@@ -242,6 +271,8 @@ class Follower:
         return (self._views.path.parent / "log.db").exists()
 
     def _note(self, standings: dict[str, Standing]) -> None:
+        head = self._log.head().position
         with self._changed:
             self._standings = standings
+            self._head = head
             self._changed.notify_all()

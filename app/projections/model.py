@@ -44,7 +44,7 @@ class ReadModel(ABC):
     """Changed whenever the same log would give other rows: it is then rebuilt from the start."""
 
     tables: ClassVar[tuple[str, ...]]
-    """The tables that `migrations` make: what is dropped, compared and switched."""
+    """The tables and SQL views that `migrations` make: what is dropped, compared and switched."""
 
     migrations: ClassVar[Migrations]
     """Makes the tables. What leaves the rows as they are (an index) is one more migration."""

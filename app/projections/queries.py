@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
-from app.projections.errors import NotBuilt, UnknownModel
+from app.projections.asking import asking
+from app.projections.errors import UnknownModel
 from app.projections.model import ReadModel
 from app.projections.token_totals import BANDS, DEFAULT_LIMIT, Band, band
-from app.projections.views import Standing, State, Views, standings
+from app.projections.views import Standing, State, Views
 from eventstore.store import LogReader
 from eventstore.types import Position
 
@@ -96,20 +96,20 @@ class ModelStatus(msgspec.Struct, frozen=True):
 def threads(views: Views, *, limit: int = 50, offset: int = 0) -> Threads:
     """Return the users who were active last, the newest first."""
     order = " ORDER BY m.last_activity IS NULL, m.last_activity DESC, m.user LIMIT ? OFFSET ?"
-    with _asking(views, *_PAIR) as (db, position):
+    with asking(views, *_PAIR) as (db, position):
         return Threads(position, _views(db, _THREAD + order, (limit, offset)))
 
 
 def thread(views: Views, pseudonym: str) -> ThreadView | None:
     """Return one user's conversation; None if the read models know nobody of that name."""
-    with _asking(views, *_PAIR) as (db, _):
+    with asking(views, *_PAIR) as (db, _):
         return next(iter(_views(db, _THREAD + " WHERE m.user = ?", (pseudonym,))), None)
 
 
 def top(views: Views, n: int = 10) -> Threads:
     """Return the conversations with the most tokens, the largest first."""
     order = " WHERE t.tokens > 0 ORDER BY t.tokens DESC, m.user LIMIT ?"
-    with _asking(views, *_PAIR) as (db, position):
+    with asking(views, *_PAIR) as (db, position):
         return Threads(position, _views(db, _THREAD + order, (n,)))
 
 
@@ -120,7 +120,7 @@ def bands(views: Views, limit: int = DEFAULT_LIMIT) -> Bands:
         f"SELECT CASE {cases} ELSE 'normal' END, count(*), sum(tokens)"  # noqa: S608 - constants
         " FROM token_totals WHERE tokens > 0 GROUP BY 1"
     )
-    with _asking(views, *_PAIR) as (db, position):
+    with asking(views, *_PAIR) as (db, position):
         contacts = db.execute("SELECT count(*) FROM thread_map").fetchone()[0]
         found = {row[0]: BandCount(*row) for row in db.execute(query, {"limit": limit})}
     counts = [found.get(name, BandCount(name, 0, 0)) for name, _ in reversed(BANDS)]
@@ -161,17 +161,6 @@ def _status(model: ReadModel, standing: Standing | None, log: LogReader) -> Mode
         error=standing.error if standing else None,
         updated_at=standing.updated_at if standing else None,
     )
-
-
-@contextmanager
-def _asking(views: Views, *names: str) -> Iterator[tuple[sqlite3.Connection, Position]]:
-    """Give one moment of the views, and the position that all the models named have reached."""
-    with views.read() as db:
-        found = standings(db)
-        for name in names:
-            if name not in found:
-                raise NotBuilt(name)
-        yield db, min(found[name].cursor.position for name in names)
 
 
 def _views(db: sqlite3.Connection, query: str, values: tuple[Any, ...]) -> list[ThreadView]:

@@ -22,9 +22,9 @@ from app.lock import exclusive
 from app.projections.engine import BULK_WINDOW, Engine, Progress, Steps, no_progress, no_steps
 from app.projections.errors import RebuildFailed, RebuildRunning
 from app.projections.model import ReadModel
-from app.projections.scan import Log
 from app.projections.views import Standing, Views, forget, standings
 from eventstore.errors import CursorMismatch, StoreLocked
+from eventstore.store import LogReader
 from eventstore.types import Position
 
 _log = structlog.get_logger(__name__)
@@ -43,7 +43,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 def rebuild(  # noqa: PLR0913 - what is rebuilt from what, and three knobs
     views: Views,
-    log: Log,
+    log: LogReader,
     models: Sequence[ReadModel],
     *,
     window: int = BULK_WINDOW,
@@ -58,7 +58,15 @@ def rebuild(  # noqa: PLR0913 - what is rebuilt from what, and three knobs
     at fault.
     """
     with _alone(views.path), _building(views.path) as building:
-        engine = Engine(building, log, models, window=window, on_chunk=progress, at_step=at_step)
+        engine = Engine(
+            building,
+            log,
+            models,
+            window=window,
+            skips=views.skips,
+            on_chunk=progress,
+            at_step=at_step,
+        )
         for _ in range(_ATTEMPTS):
             _prepare(building, log, models)
             at_step("prepared")
@@ -114,7 +122,7 @@ def _discard(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def _prepare(building: Views, log: Log, models: Sequence[ReadModel]) -> None:
+def _prepare(building: Views, log: LogReader, models: Sequence[ReadModel]) -> None:
     """Begin each model, or leave it where an earlier rebuild of the same log was killed."""
     epoch = log.head().epoch
     known = building.standings()
@@ -126,7 +134,7 @@ def _prepare(building: Views, log: Log, models: Sequence[ReadModel]) -> None:
             building.begin(model, epoch)
 
 
-def _goes_on(standing: Standing | None, model: ReadModel, log: Log) -> bool:
+def _goes_on(standing: Standing | None, model: ReadModel, log: LogReader) -> bool:
     if standing is None or standing.version != model.version or standing.state != "live":
         return False
     try:
@@ -196,13 +204,14 @@ def _move(
     forget(db, model.name, {*model.tables, *(before.tables if before else ())})
     for table in model.tables:
         objects = db.execute(
-            "SELECT sql FROM fresh.sqlite_master WHERE tbl_name = ? AND sql IS NOT NULL"
+            "SELECT type, sql FROM fresh.sqlite_master WHERE tbl_name = ? AND sql IS NOT NULL"
             " ORDER BY type = 'table' DESC, type, name",
             (table,),
         ).fetchall()
-        db.execute(objects[0][0])
-        db.execute(f'INSERT INTO main."{table}" SELECT * FROM fresh."{table}"')  # noqa: S608
-        for (statement,) in objects[1:]:
+        db.execute(objects[0][1])
+        if objects[0][0] == "table":  # an SQL view has no rows of its own
+            db.execute(f'INSERT INTO main."{table}" SELECT * FROM fresh."{table}"')  # noqa: S608
+        for _, statement in objects[1:]:
             db.execute(statement)
     db.execute(
         "INSERT INTO main._sqlite_migrations (migration_set, name, applied_at)"
@@ -210,4 +219,6 @@ def _move(
         " WHERE migration_set = ? ORDER BY id",
         (model.name,),
     )
+    if before is not None and before.state == "paused":  # only `resume` ends a pause
+        after = replace(after, state="paused", error=before.error)
     views.put(db, after)

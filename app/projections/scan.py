@@ -7,15 +7,14 @@ and passing over them in silence would make the counts wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Iterable
+from typing import Final
 
 import msgspec
 
 from app.projections.model import ReadModel, Seen
 from eventstore.codec import Codec, Event, stored_name
 from eventstore.errors import EventStoreError
-from eventstore.store import LogReader
 from eventstore.types import Position
 
 NEWER_SCHEMAS: Final = 3
@@ -26,14 +25,13 @@ ScannedRow = tuple[int, int, str, int, bytes]
 """Position, number of the stream, stored type, recorded_at, state."""
 
 
-class Log(LogReader, Protocol):
-    """A log that can be scanned in bulk."""
-
-    def scan(self, *, after: Position, up_to: Position, types: Sequence[str]) -> list[ScannedRow]:
-        """Return the events of some types with `after < position <= up_to`, oldest first."""
-
-    def stream_names(self, numbers: Iterable[int]) -> dict[int, str]:
-        """Return the names of streams by their numbers."""
+def stored_names(model: ReadModel) -> tuple[str, ...]:
+    """Return every stored type that a model is asked to take, newer schemas included."""
+    return tuple(
+        stored_name(cls, schema)
+        for cls in model.events
+        for schema in range(1, cls.schema + NEWER_SCHEMAS + 1)
+    )
 
 
 class Poison(Exception):

@@ -12,24 +12,27 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final, Literal
 
 import msgspec
+from msgspec.structs import astuple
 from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
 from app.derived import file_id, is_damaged, opened, put_aside
 from app.projections.model import ReadModel
+from app.projections.skipping import Skip
 from eventstore.sqlite import system_clock
 from eventstore.types import Clock, Cursor, Epoch, Position
 
-State = Literal["live", "building", "parked"]
+State = Literal["live", "building", "parked", "paused"]
 """`live`: follows the log. `building`: its rows stand still, a rebuild is due or under way beside
-them. `parked`: stopped before an event that it cannot take; `error` says which."""
+them. `parked`: stopped before an event that it cannot take; `error` says which. `paused`: an
+operator stopped it; `error` says who and why."""
 
 _BUSY_SECONDS: Final = 30.0
 _IDLE_READERS: Final = 8
@@ -55,6 +58,15 @@ def cursors(db: Database) -> None:
         pk="model",
         not_null={"model", "version", "epoch", "position", "leaf", "state", "updated_at", "tables"},
         strict=True,
+    )
+
+
+@_migrations()
+def skips(db: Database) -> None:
+    """Make the table of events that operators told models to pass over."""
+    columns = {"model": str, "position": int, "leaf": bytes, "by": str, "why": str, "at": int}
+    db.table("skips").create(
+        columns, pk=("model", "position", "leaf"), not_null=set(columns), strict=True
     )
 
 
@@ -162,6 +174,12 @@ class Views:
         with self.read() as db:
             return standings(db)
 
+    def skips(self) -> list[Skip]:
+        """Return what operators told models to pass over, as far as this file knows."""
+        query = "SELECT model, position, leaf, by, why, at FROM skips ORDER BY at, model, position"
+        with self.read() as db:
+            return [Skip(*row) for row in db.execute(query)]
+
     def _reader(self, idle: SimpleQueue[sqlite3.Connection]) -> sqlite3.Connection:
         try:
             return idle.get_nowait()
@@ -226,6 +244,19 @@ class Views:
             ),
         )
 
+    def learn_skips(self, recorded: Iterable[Skip]) -> None:
+        """Note every skip that the ledger has recorded."""
+        known = set(self.skips())
+        news = [skip for skip in recorded if skip not in known]
+        if not news:
+            return
+        with self.transaction() as db:
+            db.executemany(
+                "INSERT OR IGNORE INTO skips (model, position, leaf, by, why, at)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                map(astuple, news),
+            )
+
     def begin(self, model: ReadModel, epoch: Epoch) -> None:
         """Make the model's tables anew, empty, with its cursor before the first event."""
         with self.transaction() as db:
@@ -269,9 +300,10 @@ def standings(db: sqlite3.Connection) -> dict[str, Standing]:
 
 
 def forget(db: sqlite3.Connection, model: str, tables: set[str]) -> None:
-    """Drop a model's tables and cursor, and what is known of its migrations."""
-    for table in tables:
-        db.execute(f'DROP TABLE IF EXISTS main."{table}"')
+    """Drop a model's tables, SQL views and cursor, and what is known of its migrations."""
+    found = dict(db.execute("SELECT name, type FROM main.sqlite_master").fetchall())
+    for table in tables & found.keys():
+        db.execute(f'DROP {found[table]} main."{table}"')
     db.execute("DELETE FROM main._sqlite_migrations WHERE migration_set = ?", (model,))
     db.execute("DELETE FROM main.cursors WHERE model = ?", (model,))
 

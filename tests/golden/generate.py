@@ -21,6 +21,7 @@ FILES: Final[dict[str, Mapping[str, Mapping[str, msgspec.Struct]]]] = {
     "gateway_events.json": samples.GATEWAY,
     "job_events.json": samples.JOBS,
     "control_events.json": samples.CONTROL,
+    "cleanup_events.json": samples.CLEANUP,
     "values.json": samples.VALUES,
 }
 Golden = dict[str, dict[str, str]]

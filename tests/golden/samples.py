@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from app.aggregates import cleanup_events as n
 from app.aggregates import control_events as c
 from app.aggregates import events as e
 from app.aggregates import gateway_events as g
@@ -86,6 +87,7 @@ USER: dict[str, dict[str, Event]] = {
     },
     "ThreadReset": {
         "full": e.ThreadReset(thread="conv_1", reason="cleanup", left_behind=1_000_001),
+        "cleaned up": e.ThreadReset(thread="conv_1", reason="cleanup", left_behind=9, cor="c1"),
         "least": e.ThreadReset(thread=None, reason="restored"),
     },
     "RunStarted": {
@@ -205,5 +207,12 @@ CONTROL: dict[str, dict[str, Event]] = {
             cau=7,
         ),
         "least": c.BotOpened(bot="b", release="1", node="n", fingerprint=b""),
+    },
+}
+
+CLEANUP: dict[str, dict[str, Event]] = {
+    "CleanupRecorded": {
+        "full": n.CleanupRecorded(cleanup="c1", limit=1_000_000, cleaned=3, tokens=7, by="ana"),
+        "least": n.CleanupRecorded(cleanup="c1", limit=1, cleaned=0, tokens=0),
     },
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from app.aggregates.cleanup_events import CLEANUP_EVENTS
 from app.aggregates.control_events import CONTROL_EVENTS
 from app.aggregates.events import USER_EVENTS
 from app.aggregates.gateway_events import GATEWAY_EVENTS
@@ -13,21 +14,18 @@ from eventstore.codec import Codec, Event
 from tests.golden import samples
 from tests.golden.generate import FILES, FOLDER, GoldenExists, extended, read
 
-CODEC = Codec((*USER_EVENTS, *GATEWAY_EVENTS, *JOB_EVENTS, *CONTROL_EVENTS))
+CLASSES = (*USER_EVENTS, *GATEWAY_EVENTS, *JOB_EVENTS, *CONTROL_EVENTS, *CLEANUP_EVENTS)
+CODEC = Codec(CLASSES)
 SAMPLES: dict[str, dict[str, Event]] = {
     **samples.USER,
     **samples.GATEWAY,
     **samples.JOBS,
     **samples.CONTROL,
+    **samples.CLEANUP,
 }
 EVENTS = [
     (name, sample, bytes.fromhex(state))
-    for file in (
-        "user_events.json",
-        "gateway_events.json",
-        "job_events.json",
-        "control_events.json",
-    )
+    for file in (f"{kind}_events.json" for kind in ("user", "gateway", "job", "control", "cleanup"))
     for name, entries in read(FOLDER / file).items()
     for sample, state in entries.items()
 ]
@@ -57,7 +55,7 @@ def test_a_value_inside_an_event_decodes_to_what_it_was(
 
 
 def test_every_stored_name_has_golden_bytes() -> None:
-    names = CODEC.stored_names((*USER_EVENTS, *GATEWAY_EVENTS, *JOB_EVENTS, *CONTROL_EVENTS))
+    names = CODEC.stored_names(CLASSES)
     assert {name for name, _, _ in EVENTS} == set(names)
 
 
@@ -69,7 +67,7 @@ def test_every_sample_is_golden_and_nothing_golden_was_removed(file: str) -> Non
     }
 
 
-@pytest.mark.parametrize("cls", [*USER_EVENTS, *GATEWAY_EVENTS, *JOB_EVENTS, *CONTROL_EVENTS])
+@pytest.mark.parametrize("cls", CLASSES)
 def test_wire_names_are_short_and_differ(cls: type[Event]) -> None:
     names = [field.encode_name for field in msgspec.structs.fields(cls)]
     assert max(map(len, names)) <= 3
@@ -77,12 +75,7 @@ def test_wire_names_are_short_and_differ(cls: type[Event]) -> None:
 
 
 def test_a_sample_carries_every_field_of_its_event() -> None:
-    for name, entries in {
-        **samples.USER,
-        **samples.GATEWAY,
-        **samples.JOBS,
-        **samples.CONTROL,
-    }.items():
+    for name, entries in SAMPLES.items():
         shown = {
             field
             for sample in entries.values()

@@ -48,7 +48,7 @@ def test_read_models_that_are_behind_say_so(hilo: Hilo, built: House) -> None:
     assert ran.code == 0
     assert "2 events behind" in ran.err
     assert hilo("threads", "list", "--json").json["lag"] == 2
-    (status, _) = hilo("projections", "list", "--json").json
+    (status, *_) = hilo("projections", "list", "--json").json
     assert status["lag"] == 2
     assert status["lag_seconds"] > 0
 

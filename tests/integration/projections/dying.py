@@ -1,6 +1,7 @@
 """A process that follows or rebuilds and is killed with -9 at a step.
 
-`python -m tests.integration.projections.dying follow|rebuild DIRECTORY N`: at the Nth step.
+`python -m tests.integration.projections.dying follow|rebuild DIRECTORY STEP N`: at the Nth of the
+steps of that name.
 """
 
 from __future__ import annotations
@@ -18,23 +19,21 @@ WINDOW = 40
 
 
 class Reaper:
-    """Counts the steps down and then kills, as the kernel would."""
+    """Counts the steps of one name down and then kills, as the kernel would."""
 
-    def __init__(self, lives: int) -> None:
-        self._lives = lives
+    def __init__(self, step: str, lives: int) -> None:
+        self._step, self._lives = step, lives
 
     def __call__(self, step: str) -> None:
-        self._lives -= 1
+        self._lives -= step == self._step
         if self._lives == 0:
-            sys.stdout.write(f"killed when {step}\n")
-            sys.stdout.flush()
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main() -> None:
-    work, directory, lives = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    work, directory, step, lives = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
     log, views = SQLiteLog(directory / "log.db"), Views(directory / "views.db")
-    reaper = Reaper(lives)
+    reaper = Reaper(step, lives)
     if work == "rebuild":
         rebuild(views, log, MODELS, window=WINDOW, at_step=reaper)
         return

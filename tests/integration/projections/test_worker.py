@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
+from app.aggregates.events import TokensIncremented
 from app.lock import exclusive
 from app.projections import MODELS, Follower, Views, content, rebuild
 from app.projections.bulk import worker_command
 from app.projections.rebuild import beside
-from tests.unit.projections.histories import CODEC, TestLog, naive, received, tokens
+from tests.unit.projections.accounts import naive
+from tests.unit.projections.histories import CODEC, TestLog, received, tokens
 from tests.unit.projections.test_engine import BROKEN
 
 ENOUGH = 60.0
@@ -57,7 +59,11 @@ def test_the_worker_rebuilds_and_says_how_far_it_is(history: TestLog, views: Vie
     history.chat("abc", turns=3)
     code, lines = worker(history)
     assert code == 0
-    assert [line["event"] for line in lines] == ["begin", "model", "model", "done"]
+    assert [line["event"] for line in lines] == [
+        "begin",
+        *["model"] * len(MODELS),
+        "done",
+    ]
     assert lines[-1]["position"] == history.log.head().position
     assert content(views) == naive(history.log)
     assert {s.state for s in views.standings().values()} == {"live"}
@@ -72,7 +78,7 @@ def test_the_worker_rebuilds_the_one_model_that_is_named(history: TestLog, views
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
-    [(("--bot", "nobody"), "there is no log at"), (("--model", "x"), "there are thread_map")],
+    [(("--bot", "nobody"), "there is no log at"), (("--model", "x"), "there are cleanup_log")],
 )
 def test_a_wrong_call_ends_with_2(history: TestLog, arguments: tuple[str, ...], word: str) -> None:
     code, lines = worker(history, *arguments)
@@ -89,8 +95,7 @@ def test_a_poisoned_model_ends_with_1_and_the_other_is_there(
     code, lines = worker(history)
     assert code == 1
     assert {line["model"]: bool(line["parked"]) for line in lines if line["event"] == "model"} == {
-        "thread_map": False,
-        "token_totals": True,
+        model.name: TokensIncremented in model.events for model in MODELS
     }
     assert content(views)["thread_map"] == naive_map(history)
 
@@ -108,33 +113,29 @@ def test_a_second_rebuild_ends_with_3_and_names_the_first(history: TestLog, view
     assert "is being rebuilt already, by process" in lines[-1]["error"]
 
 
-@pytest.mark.parametrize("work", ["follow", "rebuild"])
+FOLLOWING = [("looked", 1), ("begun", 2), ("applied", 1), ("flushed", 1), ("flushed", 7)]
+FOLLOWING += [("moved", len(MODELS)), ("committed", 1), ("committed", 2)]
+REBUILDING = [("prepared", 1), ("flushed", 2), ("committed", 2), ("caught up", 1), ("switching", 1)]
+REBUILDING += [("moved in", 1), ("moved in", len(MODELS)), ("switched", 1)]
+
+
+@pytest.mark.parametrize(("work", "steps"), [("follow", FOLLOWING), ("rebuild", REBUILDING)])
 def test_killed_at_one_step_after_the_other_nothing_is_counted_twice(
-    work: str, history: TestLog, views: Views
+    work: str, steps: list[tuple[str, int]], history: TestLog, views: Views
 ) -> None:
     history.chat("ab", turns=4)
     rebuild(views, history.log, MODELS)
-    before = content(views)
-    history.chat("bcd", turns=4)
-    steps = set()
-    for lives in range(1, 60):
+    for step, nth in steps:
+        before = content(views)
+        history.chat("bcd", turns=4)
         command = [sys.executable, "-m", "tests.integration.projections.dying", work]
-        child = subprocess.run(
-            [*command, str(history.log.path.parent), str(lives)],
-            stdout=subprocess.PIPE,
-            check=False,
-        )
+        arguments = [str(history.log.path.parent), step, str(nth)]
+        child = subprocess.run([*command, *arguments], check=False)
+        assert child.returncode == -signal.SIGKILL
         now = content(views)
         position = views.standings()["thread_map"].cursor.position
         assert now == naive(history.log, position)
-        assert work == "follow" or now in (before, naive(history.log))
-        if child.returncode == 0:
-            break
-        assert child.returncode == -signal.SIGKILL
-        steps.add(child.stdout.decode().strip())
-        if work == "follow" and lives > 12:
-            break
-    assert len(steps) >= 6
+        assert work == "follow" or now == (naive(history.log) if step == "switched" else before)
     assert worker(history)[0] == 0
     assert content(views) == naive(history.log)
 
@@ -148,7 +149,7 @@ def test_a_worker_that_is_killed_at_any_moment_leaves_the_live_rows_and_can_run_
     long_history(history, 60_000)
     after = naive(history.log)
     command = worker_command(history.log.path.parent, "rebuild", ())
-    for _ in range(5):
+    for _ in range(3):
         with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
             assert child.stdout is not None
             assert json.loads(child.stdout.readline())["event"] == "begin"
@@ -167,6 +168,8 @@ def test_the_server_leaves_a_long_log_to_the_worker_and_goes_on_where_that_ended
     follower.start()
     try:
         assert follower.wait_for(history.log.head().position, ENOUGH)
+        assert follower._bulk._thread is not None
+        follower._bulk._thread.join(ENOUGH)  # it switches a moment before it ends
         assert follower._bulk.exit_code == 0
         assert follower._bulk.last_line["event"] == "done"
         assert follower.wait_for(history.chat("xy"), ENOUGH)
@@ -189,4 +192,4 @@ def test_what_grew_long_while_the_server_was_down_is_caught_up_by_the_worker(
         assert content(views) == naive(history.log)
     finally:
         follower.stop()
-    assert follower._asked_bulk == {"thread_map", "token_totals"}
+    assert follower._asked_bulk == {model.name for model in MODELS}

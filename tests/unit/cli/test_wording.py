@@ -15,7 +15,7 @@ from tests.golden import samples
 CODEC = Codec(EVENT_CLASSES)
 EVENTS: dict[str, Event] = {
     f"{name}-{sample}": event
-    for kind in (samples.USER, samples.GATEWAY, samples.JOBS)
+    for kind in (samples.USER, samples.GATEWAY, samples.JOBS, samples.CLEANUP)
     for name, entries in kind.items()
     for sample, event in entries.items()
 }

@@ -1,4 +1,4 @@
-"""Logs to project: builders of events, random histories, and a naive account of what they mean."""
+"""Logs to project: builders of events, and random histories that no aggregate would allow."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import get_args
 
 from hypothesis import strategies as st
 
+from app.aggregates.cleanup_events import CLEANUP_EVENTS, CLEANUP_STREAM, CleanupRecorded
 from app.aggregates.events import (
     USER_EVENTS,
     Content,
@@ -23,13 +24,13 @@ from app.aggregates.events import (
     UsageUnknown,
     UserRegistered,
 )
-from app.projections.content import Content as Tables
+from app.aggregates.gateway_events import GATEWAY_EVENTS
 from eventstore.codec import Codec, Event
 from eventstore.sealing import Sealed
 from eventstore.sqlite import SQLiteLog
 from eventstore.types import Append, NewEvent, Position, StreamName, Version, new_append_id
 
-CODEC = Codec(USER_EVENTS)
+CODEC = Codec((*USER_EVENTS, *GATEWAY_EVENTS, *CLEANUP_EVENTS))
 SEALED = {"generation": 1, "box": b"box", "digest": b"digest"}
 History = Sequence[tuple[str, Sequence[Event]]]
 """Appends: whose, and the events."""
@@ -103,7 +104,15 @@ class TestLog:
 
     def append_raw(self, user: str, *events: NewEvent) -> Position:
         """Append what the codec would refuse."""
-        stream = StreamName(f"user/{user}")
+        return self.append_to(StreamName(f"user/{user}"), *events)
+
+    def clean_up(self, cleanup: str, cleaned: int, tokens: int) -> Position:
+        """Record a run of the clean-up."""
+        event = CleanupRecorded(cleanup=cleanup, limit=100, cleaned=cleaned, tokens=tokens)
+        return self.append_to(CLEANUP_STREAM, CODEC.encode(event))
+
+    def append_to(self, stream: StreamName, *events: NewEvent) -> Position:
+        """Append to any stream."""
         version = Version(self.log.stream_version(stream))
         append = Append(stream, version, events, self.log.head().epoch, new_append_id())
         (answer,) = self.log.append_batch([append])
@@ -129,101 +138,3 @@ class TestLog:
 
     def close(self) -> None:
         self.log.close()
-
-
-def naive(log: SQLiteLog, up_to: int | None = None) -> Tables:
-    """What the tables must hold, told user by user in the plainest way."""
-    people: dict[str, list[tuple[int, Event]]] = {}
-    for record in log.read(limit=1_000_000, up_to=None if up_to is None else Position(up_to)):
-        event = CODEC.decode(record.type, record.state)
-        people.setdefault(record.stream[5:], []).append((record.recorded_at, event))
-    map_rows = [row for user, seen in people.items() if (row := _map_row(user, seen))]
-    token_rows = [row for user, seen in people.items() if (row := _token_row(user, seen))]
-    return {
-        "thread_map": {
-            "thread_map": [
-                [
-                    "user",
-                    "thread",
-                    "started_at",
-                    "reset_reason",
-                    "registered_at",
-                    "last_activity",
-                    "messages_in",
-                    "messages_out",
-                ],
-                *sorted(map_rows, key=repr),
-            ]
-        },
-        "token_totals": {
-            "token_totals": [
-                ["user", "thread", "tokens", "total", "left_behind", "unknown_runs"],
-                *sorted(token_rows, key=repr),
-            ]
-        },
-    }
-
-
-def _count(seen: list[tuple[int, Event]], kind: type[Event]) -> int:
-    return sum(isinstance(event, kind) for _, event in seen)
-
-
-def _last(seen: list[tuple[int, Event]], *kinds: type[Event]) -> int | None:
-    return max((at for at, event in seen if isinstance(event, kinds)), default=None)
-
-
-Linked = tuple[str | None, int | None]
-"""The current conversation and since when."""
-
-
-def _linked(before: Linked, at: int, event: Event) -> Linked:
-    if isinstance(event, ThreadStarted):
-        return event.thread, at
-    if isinstance(event, ThreadReset) and event.thread == before[0] and event.reason != "empty":
-        return None, None
-    return before
-
-
-def _thread(seen: list[tuple[int, Event]]) -> Linked:
-    thread: Linked = (None, None)
-    for at, event in seen:
-        thread = _linked(thread, at, event)
-    return thread
-
-
-def _map_row(user: str, seen: list[tuple[int, Event]]) -> list[object] | None:
-    talk = (MessageReceived, MessageSent, HumanMessageSent)
-    if not any(
-        isinstance(event, (*talk, UserRegistered, ThreadStarted, ThreadReset)) for _, event in seen
-    ):
-        return None
-    reasons = [event.reason for _, event in seen if isinstance(event, ThreadReset)]
-    return [
-        user,
-        *_thread(seen),
-        reasons[-1] if reasons else None,
-        _last(seen, UserRegistered),
-        _last(seen, *talk),
-        _count(seen, MessageReceived),
-        _count(seen, MessageSent),
-    ]
-
-
-def _token_row(user: str, seen: list[tuple[int, Event]]) -> list[object] | None:
-    counted = (TokensIncremented, ThreadStarted, ThreadReset, UsageUnknown)
-    if not any(isinstance(event, counted) for _, event in seen):
-        return None
-    now, total, left = 0, 0, 0
-    linked: Linked = (None, None)
-    for at, event in seen:
-        before = linked[0]
-        linked = _linked(linked, at, event)
-        if isinstance(event, TokensIncremented):
-            total += max(0, event.total)
-            now += max(0, event.total) if before is not None and event.thread == before else 0
-        if isinstance(event, ThreadStarted):
-            now, left = 0, left + now
-        if isinstance(event, ThreadReset):
-            left += event.left_behind
-            now = 0 if event.thread == before else now
-    return [user, _thread(seen)[0], now, total, left, _count(seen, UsageUnknown)]

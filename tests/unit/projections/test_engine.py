@@ -5,10 +5,11 @@ from __future__ import annotations
 import sqlite3
 import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
@@ -18,16 +19,16 @@ from app.projections import MODELS, THREAD_MAP, TOKEN_TOTALS, Seen, Session, Vie
 from app.projections.engine import Engine
 from app.projections.model import ReadModel
 from eventstore.types import NewEvent, Position
+from tests.unit.projections.accounts import naive
 from tests.unit.projections.histories import (
     CODEC,
     HISTORIES,
-    History,
     TestLog,
-    naive,
     received,
     started,
     tokens,
 )
+from tests.unit.projections.lives import SCRIPTS, World
 
 
 class Killed(BaseException):
@@ -58,36 +59,59 @@ def follow(views: Views, history: TestLog, models: Sequence[ReadModel] = MODELS)
         pass
 
 
-@given(
-    histories=st.lists(HISTORIES, min_size=1, max_size=3),
+KILLS = given(
     windows=st.lists(st.integers(1, 40), min_size=1, max_size=8),
     lives=st.lists(st.integers(1, 12), max_size=6),
+    data=st.data(),
 )
+
+
+@KILLS
+@settings(max_examples=50)
 def test_whatever_is_killed_between_any_two_steps_everything_is_counted_exactly_once(
-    histories: list[History], windows: list[int], lives: list[int]
+    windows: list[int], lives: list[int], data: st.DataObject
 ) -> None:
+    histories = data.draw(st.lists(HISTORIES, min_size=1, max_size=3))
     with tempfile.TemporaryDirectory() as directory:
         history = TestLog(Path(directory, "log.db"))
-        path = Path(directory, "views.db")
         for n, one in enumerate(histories):
             history.write(one)
-            for life in [*lives, 0]:
-                views = Views(path)
-                build(views, history)
-                window = windows[(n + life) % len(windows)]
-                engine = Engine(views, history.log, MODELS, window=window, at_step=Reaper(life))
-                try:
-                    engine.verify()
-                    while engine.advance():
-                        pass
-                except Killed:
-                    views.close()
-                    continue
-                position = history.log.head().position
-                assert {s.cursor.position for s in views.standings().values()} == {position}
-                assert content(views) == naive(history.log)
-                views.close()
+            killed_again_and_again(history, n, windows, lives)
         history.close()
+
+
+@KILLS
+@settings(max_examples=50)
+def test_what_users_decided_is_counted_exactly_once_whatever_is_killed(
+    windows: list[int], lives: list[int], data: st.DataObject
+) -> None:
+    scripts = data.draw(st.lists(SCRIPTS, min_size=1, max_size=3))
+    with tempfile.TemporaryDirectory() as directory:
+        history = TestLog(Path(directory, "log.db"))
+        world = World(history)
+        for n, script in enumerate(scripts):
+            world.play(script)
+            killed_again_and_again(history, n, windows, lives)
+        history.close()
+
+
+def killed_again_and_again(history: TestLog, n: int, windows: list[int], lives: list[int]) -> None:
+    """Follow to the end, dying on the way as often as `lives` says; compare in the end."""
+    path = history.log.path.with_name("views.db")
+    for life in [*lives, 0]:
+        with closing(Views(path)) as views:
+            build(views, history)
+            window = windows[(n + life) % len(windows)]
+            engine = Engine(views, history.log, MODELS, window=window, at_step=Reaper(life))
+            try:
+                engine.verify()
+                while engine.advance():
+                    pass
+            except Killed:
+                continue
+            position = history.log.head().position
+            assert {s.cursor.position for s in views.standings().values()} == {position}
+            assert content(views) == naive(history.log)
 
 
 def test_after_every_batch_the_tables_show_exactly_the_events_up_to_the_cursor(

@@ -1,0 +1,113 @@
+"""What can be asked of the client view (M003), sealed, and how it is opened at the edge."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from app.aggregates.events import Content, MessageReceived, Profile
+from app.projections.asking import asking
+from app.projections.people import PREFIX
+from app.projections.views import Views
+from eventstore.codec import Codec
+from eventstore.sealing import Sealed, Sealer
+from eventstore.store import LogReader
+from eventstore.types import Position, StreamName
+
+_COLUMNS: Final = "user, profile, chat, named_at, thread, last_activity, tokens"
+_sealed: Final = msgspec.msgpack.Decoder(Sealed).decode
+_messages: Final = Codec([MessageReceived])
+
+
+class ClientView(msgspec.Struct, frozen=True):
+    """One client, personal columns sealed."""
+
+    user: str
+    """The pseudonym."""
+    profile: Sealed[Profile] | None
+    chat: Sealed[str] | None
+    named_at: Position | None
+    """The newest message: it carries the name that the person goes by."""
+    thread_id: str | None
+    last_activity: int | None
+    """As recorded with `thread_token_count`, in µs."""
+    thread_token_count: int
+
+
+class Clients(msgspec.Struct, frozen=True):
+    """Some clients, as of a position of the log."""
+
+    position: Position
+    clients: list[ClientView]
+
+
+class Client(msgspec.Struct, frozen=True, rename="camel"):
+    """One client in clear, with the names of M003. Personal data: for those who may see it."""
+
+    user_id: str
+    name: str | None
+    user_name: str | None
+    labels: tuple[str, ...]
+    chat_id: str | None
+    last_activity: int | None
+    thread_id: str | None
+    thread_token_count: int
+
+
+def client(views: Views, pseudonym: str) -> ClientView | None:
+    """Return one client; None if the read model knows nobody of that name."""
+    query = f"SELECT {_COLUMNS} FROM client_view WHERE user = ?"  # noqa: S608 - our own names
+    with asking(views, "client_view") as (db, _):
+        row = db.execute(query, (pseudonym,)).fetchone()
+    return None if row is None else _view(row)
+
+
+def clients(views: Views, *, after: str = "", limit: int = 100) -> Clients:
+    """Return clients in the order of their pseudonyms, those after `after`."""
+    query = f"SELECT {_COLUMNS} FROM client_view WHERE user > ? ORDER BY user LIMIT ?"  # noqa: S608
+    with asking(views, "client_view") as (db, position):
+        rows = db.execute(query, (after, limit)).fetchall()
+    return Clients(position, [_view(row) for row in rows])
+
+
+def open_client(view: ClientView, log: LogReader, sealer: Sealer) -> Client:
+    """Open what is sealed. Raises `Forgotten`, `KeyMissing` or `CannotUnseal`."""
+    stream = StreamName(PREFIX + view.user)
+    profile = chat = user_name = None
+    if view.profile is not None:
+        profile = sealer.open(view.user, stream, "profile", view.profile, Profile)
+    if view.chat is not None:
+        chat = sealer.open(view.user, stream, "chat", view.chat, str)
+    if view.named_at is not None:
+        user_name = _user_name(view.named_at, log, sealer)
+    return Client(
+        user_id=view.user,
+        name=profile.name if profile else None,
+        user_name=user_name,
+        labels=profile.labels if profile else (),
+        chat_id=chat,
+        last_activity=view.last_activity,
+        thread_id=view.thread_id,
+        thread_token_count=view.thread_token_count,
+    )
+
+
+def _user_name(position: Position, log: LogReader, sealer: Sealer) -> str | None:
+    recorded = log.event_at(position)
+    if recorded is None or not _messages.knows(recorded.type):
+        return None
+    event = _messages.decode(recorded.type, recorded.state)
+    assert isinstance(event, MessageReceived)  # noqa: S101 - the codec knows no other
+    owner = recorded.stream.removeprefix(PREFIX)
+    return sealer.open(owner, recorded.stream, "content", event.content, Content).name or None
+
+
+def _view(row: tuple[Any, ...]) -> ClientView:
+    user, profile, chat, *rest = row
+    return ClientView(
+        user,
+        None if profile is None else _sealed(profile),
+        None if chat is None else _sealed(chat),
+        *rest,
+    )

@@ -1,0 +1,147 @@
+"""The latency of turns, part by part: one row a turn, so that percentiles are exact.
+
+A turn is timed by the log's own clock, from the first message that it answers to the last part
+of its reply that was handed over:
+
+    first message ─ gathering ─ last message ─ waiting ─ claimed ─ retrying ─ last run started
+    ─ submitting ─ response named ─ thinking ─ completed ─ handing_over ─ ended
+
+The messages are those that the first run claimed; `retrying` is 0 if that run succeeded. A part
+is NULL where the turn never came that far. `total` is the sum; `reply` begins at the last message
+that the turn answers, which may have come between two runs.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Final
+
+import msgspec
+from sqlite_utils import Database
+from sqlite_utils.migrations import Migrations
+
+from app.projections.model import ReadModel, Seen, Session
+from app.projections.open_turns import TURN_EVENTS, OpenTurn, Turn
+from app.projections.people import PREFIX
+from app.projections.tally import HOUR, hour_text
+
+PARTS: Final = ("gathering", "waiting", "retrying", "submitting", "thinking", "handing_over")
+"""Parts of a turn in their order, in µs."""
+
+_COLUMNS: Final = (
+    *("position", "hour", "user", "outcome", "messages", "runs", "ended_at"),
+    *PARTS,
+    *("total", "reply"),
+)
+_MAX_OPEN: Final = 200_000
+_pack: Final[Callable[[OpenTurn], bytes]] = msgspec.msgpack.Encoder().encode
+_unpack: Final = msgspec.msgpack.Decoder(OpenTurn).decode
+_migrations = Migrations("turn_latency")
+
+
+@_migrations()
+def tables(db: Database) -> None:
+    """Make the tables: turns that have ended, and what is open of the others."""
+    nullable = {"submitting", "thinking", "handing_over"}
+    columns: dict[str, type] = dict.fromkeys(_COLUMNS, int)
+    columns |= dict.fromkeys(("hour", "user", "outcome"), str)
+    db.table("turns").create(
+        columns, pk="position", not_null=columns.keys() - nullable, strict=True
+    )
+    db.table("turns").create_index(["hour"])
+    db.table("open_turns").create(
+        {"user": str, "state": bytes}, pk="user", not_null={"user", "state"}, strict=True
+    )
+
+
+class TurnLatency(ReadModel):
+    """How long people wait, and for what."""
+
+    name = "turn_latency"
+    version = 1
+    tables = ("turns", "open_turns")
+    migrations = _migrations
+    events: ClassVar = TURN_EVENTS
+
+    def session(self, db: sqlite3.Connection) -> Session:
+        """Take part in the transaction that is open on `db`."""
+        return _LatencySession(db)
+
+
+def row_of(position: int, user: str, turn: Turn) -> tuple[int | str | None, ...]:
+    """Return a turn as a row of `turns`; `position` is that of the event that ended it."""
+    completed, submitted = turn.completed_at, turn.submitted_at
+    return (
+        position,
+        hour_text(turn.ended_at // HOUR),
+        user,
+        turn.outcome,
+        turn.messages,
+        turn.runs,
+        turn.ended_at,
+        turn.gathered_at - turn.first_at,
+        turn.claimed_at - turn.gathered_at,
+        turn.started_at - turn.claimed_at,
+        None if submitted is None else submitted - turn.started_at,
+        None if submitted is None or completed is None else completed - submitted,
+        None if completed is None else turn.ended_at - completed,
+        turn.ended_at - turn.first_at,
+        turn.ended_at - turn.last_at,
+    )
+
+
+class _LatencySession(Session):
+    """Keeps the open turns of the transaction's users, so that each is read and written once."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._open: dict[str, OpenTurn] = {}
+        self._ended: list[tuple[int | str | None, ...]] = []
+        query = "SELECT NOT EXISTS (SELECT 1 FROM open_turns)"
+        self._blank = bool(db.execute(query).fetchone()[0])  # then there is nothing to load
+
+    def apply(self, batch: Sequence[Seen]) -> None:
+        if len(self._open) > _MAX_OPEN:
+            self.flush()
+        self._load({seen[1] for seen in batch}.difference(self._open))
+        for position, stream, at, _, event in batch:
+            assert event is not None  # noqa: S101 - it leaves none unread
+            turn = self._open[stream].take(at, event)
+            if turn is not None:
+                self._ended.append(row_of(position, stream.removeprefix(PREFIX), turn))
+
+    def flush(self) -> None:
+        self._db.executemany(
+            f"INSERT INTO turns ({', '.join(_COLUMNS)})"  # noqa: S608 - our own names
+            f" VALUES ({', '.join('?' * len(_COLUMNS))})",
+            self._ended,
+        )
+        open_ones = sorted(self._open.items())
+        self._db.executemany(
+            "DELETE FROM open_turns WHERE user = ?",
+            [(_user(stream),) for stream, turn in open_ones if turn.is_blank and not self._blank],
+        )
+        self._db.executemany(
+            "INSERT OR REPLACE INTO open_turns (user, state) VALUES (?, ?)",
+            [(_user(stream), _pack(turn)) for stream, turn in open_ones if not turn.is_blank],
+        )
+        self._ended.clear()
+        self._open.clear()
+        self._blank = False
+
+    def _load(self, streams: set[str]) -> None:
+        self._open.update({stream: OpenTurn() for stream in streams})
+        if self._blank or not streams:
+            return
+        query = "SELECT user, state FROM open_turns WHERE user IN (SELECT value FROM json_each(?))"
+        for user, state in self._db.execute(query, (json.dumps([_user(s) for s in streams]),)):
+            self._open[PREFIX + user] = _unpack(state)
+
+
+def _user(stream: str) -> str:
+    return stream.removeprefix(PREFIX)
+
+
+TURN_LATENCY = TurnLatency()
