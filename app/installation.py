@@ -156,7 +156,7 @@ class Installation:
         if not data.is_dir():
             msg = f"nothing here yet: {data} does not exist. Start hilo serve, or give --data"
             raise NothingHere(msg)
-        if (self.settings.bot_directory / "log.db").is_file():
+        if stores.has_log(self.settings) or (self.settings.bot_directory / "log.db").is_file():
             return
         bots = sorted(path.parent.name for path in data.glob("*/log.db"))
         known = f"; there is --bot {', '.join(bots)}" if bots else ""

@@ -15,9 +15,10 @@ import psycopg
 
 from app.addresses import without_secrets
 from app.settings import Settings
-from eventstore.errors import KeyEncryptionKeyError, KeyringError, LogUnavailable
+from eventstore.errors import HalfCopied, KeyEncryptionKeyError, KeyringError, LogUnavailable
 from eventstore.keyring import KeyEncryptionKey, Keyring
 from eventstore.keystore import KeyStore, SqliteKeyStore
+from eventstore.migrate_sqlite import copying_path
 from eventstore.postgres import PostgresLog
 from eventstore.postgres_connections import PostgresSettings, Server
 from eventstore.postgres_keystore import PostgresKeyStore, holds_keyring
@@ -172,13 +173,22 @@ def _waits(settings: Settings) -> Waits:
 
 def _opened(settings: Settings, path: Path, schema: str, *, server: bool) -> LogStore:
     if not settings.on_postgres:
+        _refuse_half_copied(path)
         return SQLiteLog(path, clock=system_clock, server=server)
     url = settings.database_url.get_secret_value()
     return PostgresLog(url, schema=schema, settings=_postgres(settings), server=server)
 
 
+def _refuse_half_copied(path: Path) -> None:
+    """Raise `HalfCopied` for a file; a schema says so itself when it is opened."""
+    if copying_path(path).exists():
+        place = str(path)
+        raise HalfCopied(place)
+
+
 def _is_there(settings: Settings, path: Path, schema: str) -> bool:
     if not settings.on_postgres:
+        _refuse_half_copied(path)
         return _file_holds(path, "SELECT count(*) FROM sqlite_master WHERE name = 'head'")
     where = Server(settings.database_url.get_secret_value(), schema, _postgres(settings))
     try:

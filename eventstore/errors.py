@@ -8,6 +8,7 @@ Each error is called what happened, and says what to do next.
     ├── EpochMismatch              the log was restored since the caller read it
     ├── AppendRejected             the append itself is malformed (empty, too large, …)
     ├── LogUnavailable             the log cannot be written or read now: try again later
+    │   ├── HalfCopied             it is being copied from another store: let that end first
     │   └── QueueFull              too many appends are waiting: try again after `retry_after`
     ├── OutcomeUnknown             the connection was lost during COMMIT and could not be settled
     ├── CursorMismatch             the log under a cursor is not the one that it was taken from
@@ -21,6 +22,8 @@ Each error is called what happened, and says what to do next.
     │   ├── Forgotten              the person was forgotten: a tombstone says so
     │   ├── CannotUnseal           ciphertext, key or associated data do not belong together
     │   └── KeyEncryptionKeyError  absent, malformed, exposed, or not this keyring's
+    ├── CopyFailed                 a log cannot be copied there, or from there, as things are
+    │   └── CopyDiffers            a copy is not what it was copied from
     └── StoreLocked                another server owns this data directory
 """
 
@@ -77,6 +80,16 @@ class AppendRejected(EventStoreError):
 
 class LogUnavailable(EventStoreError):
     """The log cannot be reached or written now. Nothing was appended; try again later."""
+
+
+class HalfCopied(LogUnavailable):
+    """The log is a copy in the making: it is not complete, or was not compared yet."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(
+            f"the log in {place} is half copied: run hilo migrate-store again, which goes on where "
+            "it stopped"
+        )
 
 
 class QueueFull(LogUnavailable):
@@ -190,6 +203,14 @@ class CannotUnseal(KeyringError):
 
 class KeyEncryptionKeyError(KeyringError):
     """The key-encryption key is absent, malformed, exposed, or not this keyring's."""
+
+
+class CopyFailed(EventStoreError):
+    """A log cannot be copied: the target is not empty, or the source is damaged or in use."""
+
+
+class CopyDiffers(CopyFailed):
+    """A copy is not what it was copied from."""
 
 
 class StoreLocked(EventStoreError):

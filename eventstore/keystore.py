@@ -10,10 +10,10 @@ from __future__ import annotations
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol, get_args
 
 from eventstore import sql
 from eventstore.durable import sync_directory
@@ -36,6 +36,10 @@ def _usable() -> Iterator[None]:
     except sqlite3.Error as error:
         msg = f"keys.db cannot be used now: {error}"
         raise LogUnavailable(msg) from error
+
+
+Table = Literal["secrets", "identities", "keys"]
+TABLES: Final[tuple[Table, ...]] = get_args(Table)
 
 
 class KeyStore(Protocol):
@@ -89,6 +93,12 @@ class KeyStore(Protocol):
 
     def wipe_due(self) -> bool:
         """Tell whether something was destroyed since the last `wipe` that reached its end."""
+
+    def rows(self, table: Table) -> list[tuple[Any, ...]]:
+        """Return all rows of a table, in the order of its primary key, to be kept elsewhere."""
+
+    def load(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Add rows of another store's table."""
 
     def close(self) -> None:
         """Let go of the store."""
@@ -245,6 +255,15 @@ class SqliteKeyStore:
             msg = f"{self._path} is being read: what was erased is still in its WAL; try again"
             raise KeyringError(msg)
         self._ask(self._sql["mark_wiped"], (destroyed,))
+
+    def rows(self, table: Table) -> list[tuple[Any, ...]]:
+        """Return all rows of a table, in the order of its primary key."""
+        return self._ask(self._sql[f"dump_{table}"])
+
+    def load(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Add rows of another store's table."""
+        with _usable():
+            self._connection.executemany(self._sql[f"load_{table}"], rows)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -17,6 +17,7 @@ from psycopg.sql import Identifier, Literal
 
 from eventstore import sql
 from eventstore.errors import KeyringError, LogUnavailable
+from eventstore.keystore import Table
 from eventstore.postgres_link import ConnectionLost, Link, Waits
 from eventstore.types import Micros
 
@@ -270,6 +271,16 @@ class PostgresKeyStore:
             )
             raise KeyringError(msg)
         self._write("mark_wiped", (destroyed,), lambda: not self.wipe_due())
+
+    def rows(self, table: Table) -> list[tuple[Any, ...]]:
+        """Return all rows of a table, in the order of its primary key."""
+        return self._read(f"dump_{table}")
+
+    def load(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Add rows of another store's table."""
+        with self._writing(), _understood():
+            self._link.copy(self._sql[f"load_{table}"], rows)
+            self._written = lambda: self.rows(table) == list(rows)
 
     def close(self) -> None:
         """Let go of the connection. Idempotent."""

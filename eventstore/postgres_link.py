@@ -6,8 +6,8 @@ an answer at all (ours: a network that swallows packets tells nobody).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import msgspec
@@ -85,19 +85,33 @@ class Link:
         connection to be had.
         """
         connection = self._connected()
-        try:
+        with self._watched(connection):
             cursor = connection.execute(statement, tuple(values) or None)
             while cursor.nextset():
                 pass
             return cursor.fetchall() if cursor.description else []
+
+    def copy(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
+        """Send rows to a COPY … FROM STDIN. Raises as `run`."""
+        connection = self._connected()
+        with (
+            self._watched(connection),
+            connection.cursor() as cursor,
+            cursor.copy(statement) as into,
+        ):
+            for row in rows:
+                into.write_row(row)
+
+    @contextmanager
+    def _watched(self, connection: _Connection) -> Iterator[None]:
+        """Drop a connection that broke; see `run`."""
+        try:
+            yield
         except psycopg.Error as error:
             waiting = connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE
-            if (
-                connection.closed
-                or waiting
-                or isinstance(error, psycopg.errors.ReadOnlySqlTransaction)
-            ):
-                self.drop()  # read-only: the next connection may find the server that leads now
+            standby = isinstance(error, psycopg.errors.ReadOnlySqlTransaction)
+            if connection.closed or waiting or standby:
+                self.drop()  # standby: the next connection may find the server that leads now
                 msg = f"{self._what} cannot be used now: {_said(error)}"
                 raise ConnectionLost(msg) from error
             raise

@@ -18,7 +18,7 @@ import msgspec
 import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
-from eventstore.errors import LogUnavailable
+from eventstore.errors import HalfCopied, LogUnavailable
 
 _FILE: Final = re.compile(r"(\d{4})_(\w+)\.sql")
 _OLDEST: Final = re.compile(r"-- oldest: (\d+)")
@@ -150,6 +150,17 @@ def open_schema(connection: _Connection, schema: str) -> None:
             f"this one knows {known}: upgrade this node"
         )
         raise LogUnavailable(msg)
+    if half_copied(connection, schema):
+        place = f"schema {schema}"
+        raise HalfCopied(place)
+
+
+def half_copied(connection: _Connection, schema: str) -> bool:
+    """Tell whether the log is being copied here and is not complete yet (`migrate_postgres`)."""
+    (found,) = connection.execute(
+        "SELECT to_regclass(format('%%I.copying', %s::text)) IS NOT NULL", (schema,)
+    ).fetchone() or (False,)
+    return bool(found)
 
 
 def standing(connection: _Connection, schema: str) -> tuple[int, int] | None:

@@ -81,6 +81,7 @@ def _meanings() -> Iterator[tuple[tuple[type[Exception], ...], type[CommandFaile
         (
             errors.AppendRejected,
             errors.CannotUnseal,
+            errors.CopyFailed,
             errors.CorruptEvent,
             errors.CursorMismatch,
             errors.Forgotten,

@@ -146,6 +146,12 @@ class Bar:
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=done, total=self._total)
 
+    def name(self, what: str) -> None:
+        """Say what is being done now."""
+        self._what = what
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, description=what)
+
     def _show(self) -> None:
         from rich.progress import Progress
 

@@ -21,6 +21,7 @@ from app.cli import (
     diff,
     importing,
     log,
+    migrate,
     projections,
     running,
     store,
@@ -72,6 +73,7 @@ for _command in (running.serve, running.chat, running.demo):
     app.command(epilog=running.CODES[_command.__name__])(_command)
 app.command(epilog=diff.CODES)(diff.diff)
 app.command("import", epilog=importing.CODES)(importing.import_files)
+app.command("migrate-store", epilog=migrate.CODES)(migrate.migrate_store)
 for _group in (log.log, threads.threads, users.users, turns.turns, projections.projections):
     app.add_typer(_group)
 for _group in (bots.bots, control.control, store.store, about.config):

@@ -69,3 +69,21 @@ SELECT counted, wiped FROM destructions;
 
 -- mark_wiped: What had been destroyed so far was wiped.
 UPDATE destructions SET wiped = max(wiped, ?);
+
+-- dump_secrets: The whole table.
+SELECT name, wrapped FROM secrets ORDER BY name;
+
+-- dump_identities: The whole table.
+SELECT handle_hmac, pseudonym, box FROM identities ORDER BY handle_hmac;
+
+-- dump_keys: The whole table.
+SELECT owner, generation, wrapped, created_at FROM keys ORDER BY owner, generation;
+
+-- load_secrets: A row of another store.
+INSERT INTO secrets (name, wrapped) VALUES (?, ?);
+
+-- load_identities: A row of another store.
+INSERT INTO identities (handle_hmac, pseudonym, box) VALUES (?, ?, ?);
+
+-- load_keys: A row of another store.
+INSERT INTO keys (owner, generation, wrapped, created_at) VALUES (?, ?, ?, ?);

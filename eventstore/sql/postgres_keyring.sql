@@ -105,3 +105,22 @@ VACUUM (FULL, VERBOSE) /*schema*/.keys, /*schema*/.identities;
 
 -- mark_wiped: What had been destroyed so far was wiped.
 UPDATE /*schema*/.keyring SET wiped = greatest(wiped, %s);
+
+-- dump_secrets: The whole table, in the order that SQLite has.
+SELECT name, wrapped FROM /*schema*/.secrets ORDER BY name COLLATE "C";
+
+-- dump_identities: The whole table.
+SELECT handle_hmac, pseudonym, box FROM /*schema*/.identities ORDER BY handle_hmac;
+
+-- dump_keys: The whole table, in the order that SQLite has.
+SELECT owner, generation, wrapped, created_at FROM /*schema*/.keys
+ ORDER BY owner COLLATE "C", generation;
+
+-- load_secrets: Rows of another store.
+COPY /*schema*/.secrets (name, wrapped) FROM STDIN;
+
+-- load_identities: Rows of another store.
+COPY /*schema*/.identities (handle_hmac, pseudonym, box) FROM STDIN;
+
+-- load_keys: Rows of another store.
+COPY /*schema*/.keys (owner, generation, wrapped, created_at) FROM STDIN;
