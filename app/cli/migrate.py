@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from app.cli.failures import DONE, WrongUsage, codes
-from app.cli.options import Bot, Json, settings_of
+from app.cli.options import Bot, Data, Json, settings_of
 
 if TYPE_CHECKING:
     from app.cli.output import Bar
@@ -32,6 +32,7 @@ def migrate_store(
     keys_to: Annotated[
         str | None, typer.Option("--keys-to", metavar="URL", help=f"Of TO: {_KEYS}")
     ] = None,
+    data: Data = None,
     bot: Bot = None,
     as_json: Json = False,
 ) -> int:
@@ -43,7 +44,7 @@ def migrate_store(
     from app.cli import output
     from app.moving import Place, move_house
 
-    settings = settings_of(None, bot)
+    settings = settings_of(data, bot)
     origin = Place(source, keys_from, settings)
     goal = Place(target, keys_to, settings)
     if str(origin) == str(goal):
