@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -71,6 +73,13 @@ class TwoBots:
                 content=content.replace(CHANNEL.encode(), channel.encode()),
                 headers={"x-hilo-secret": secret},
             )
+
+    async def number(self, name: str, bot: str) -> float:
+        """One number of a bot, as `/metrics` shows it."""
+        async with httpx2.AsyncClient(base_url=self.server.url, timeout=PATIENCE) as client:
+            lines = (await client.get("/metrics")).text.splitlines()
+        begin = f'hilo_{name}{{bot="{bot}"}} '
+        return next(float(line.removeprefix(begin)) for line in lines if line.startswith(begin))
 
     async def ready(self) -> dict[str, object]:
         """What `/readyz` says."""
@@ -188,3 +197,64 @@ async def test_two_bots_never_share_a_directory(two: TwoBots) -> None:
     await two.server.start(wait=False)
     assert await two.server.dies() == 3
     assert b"the bot's directory" in two.server.said
+
+
+BOUND_SECONDS = 2.0
+"""What a flooded neighbour may cost a webhook on a shared core of CI; alone it takes a few ms."""
+
+
+class Flood:
+    """Webhooks for one bot from many connections, each of another person, without a pause."""
+
+    def __init__(self, two: TwoBots) -> None:
+        self.answers: Counter[int] = Counter()
+        self._two = two
+        self._people = itertools.count(34_700_000_000)
+
+    async def pour(self) -> None:
+        """Write until cancelled."""
+        async with httpx2.AsyncClient(base_url=self._two.server.url, timeout=PATIENCE) as client:
+            while True:
+                phone = str(next(self._people))
+                said = message(
+                    **{"id": f"f{phone}-gA", "from": phone, "chat_id": f"{phone}@s.whatsapp.net"}
+                )
+                answer = await client.post(
+                    "/webhooks/whapi",
+                    content=body(messages=[said]).replace(CHANNEL.encode(), b"SALES-1"),
+                    headers={"x-hilo-secret": "kayak"},
+                )
+                self.answers[answer.status_code] += 1
+
+
+async def test_a_flooded_bot_neither_fills_its_neighbours_queue_nor_keeps_its_turns(
+    two: TwoBots,
+) -> None:
+    configured = (two.server.data / "bots.toml").read_text()
+    (two.server.data / "bots.toml").write_text(
+        configured.replace('secret = "kayak"', 'secret = "kayak"\nqueue = 2')
+    )
+    two.server.set("HILO_RUNS_AT_ONCE", "2")
+    await two.start()
+    await two.worlds["sales"].pace(800)
+    flood = Flood(two)
+    pouring = [asyncio.ensure_future(flood.pour()) for _ in range(24)]
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while await two.number("turns_waiting", "sales") < 20:
+                await asyncio.to_thread(two.server.data.exists)
+        loop, waits = asyncio.get_running_loop(), []
+        for number in range(40):
+            begun = loop.time()
+            assert (await two.post("HELP-1", "canoe", number)).status_code == 200
+            waits.append(loop.time() - begun)
+        assert max(waits) < BOUND_SECONDS, sorted(waits)[-5:]
+        await two.worlds["help"].say(ANA, "is anybody there?")
+        await two.worlds["help"].reads(ANA)
+        assert await two.number("turns_waiting", "sales") >= 20, "the neighbour was not busy"
+    finally:
+        for task in pouring:
+            task.cancel()
+        await asyncio.gather(*pouring, return_exceptions=True)
+    assert flood.answers[503] > 0, "its queue was never full: nothing was shown"
+    assert await two.number("turns_running", "sales") >= 1
