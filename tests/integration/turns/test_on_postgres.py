@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import subprocess
@@ -13,9 +14,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.integration.turns.outside import Outside
+from tests.integration.turns.outside import PATIENCE, Outside
 from tests.integration.turns.processes import ROOT, Server, simulators
-from tests.postgres import Databases, with_user
+from tests.integration.turns.test_several_bots import CHANNELS, SECRETS, TwoBots
+from tests.postgres import Databases, PostgresServer, with_user
 
 ANA, BEN = "34600111222", "34600111333"
 
@@ -135,3 +137,43 @@ async def test_a_node_with_another_key_is_refused(
     finally:
         for node in (first, stranger, keyless):
             await node.close()
+
+
+async def test_a_bot_whose_database_is_killed_does_not_harm_the_other(
+    own_postgres: PostgresServer, postgres: Databases, tmp_path: Path
+) -> None:
+    places = {"sales": own_postgres, "help": postgres}
+    bots = "".join(
+        f"""
+[bots.{bot}]
+channel = "{CHANNELS[bot]}"
+webhook_secret = "{SECRETS[bot]}"
+whapi_token = "of-{bot}"
+database_url = "{place.database()}"
+keys_database_url = "{place.database()}"
+"""
+        for bot, place in places.items()
+    )
+    async with simulators() as outside:
+        server = Server(outside, tmp_path, HILO_DATABASE_CONNECT_SECONDS="1")
+        server.data.mkdir()
+        (server.data / "bots.toml").write_text(bots)
+        two = TwoBots(server, {"help": outside})
+        try:
+            await two.start()
+            assert (await two.post("SALES-1", "kayak", 1)).status_code == 200
+            own_postgres.kill()
+            refused = await two.post("SALES-1", "kayak", 2)
+            assert refused.status_code == 503
+            await outside.say(ANA)
+            await outside.reads(ANA)
+            ready = await two.ready()
+            assert (ready["http"], ready["status"]) == (200, "ready")
+            assert "sales: the log cannot be written" in str(ready["reason"])
+            own_postgres.start()
+            async with asyncio.timeout(PATIENCE):
+                while (await two.post("SALES-1", "kayak", 2)).status_code != 200:
+                    await asyncio.to_thread(server.data.exists)
+            assert (await two.ready())["reason"] == ""
+        finally:
+            await server.close()
