@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,15 @@ def test_a_mistake_is_named_with_file_table_and_key(
     assert said in str(caught.value)
     assert "bots.toml" in str(caught.value)
     assert "hush" not in str(caught.value)
+
+
+def test_the_example_of_the_documentation_is_taken_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "bots.md").read_text("utf-8")
+    example = page.partition("```toml\n")[2].partition("```")[0]
+    for variable in set(re.findall(r'_env = "(\w+)"', example)):
+        monkeypatch.setenv(variable, f"of {variable}")
+    sales, helping = bots_of(load(data=write(tmp_path, example)))
+    assert (sales.runs_at_once, helping.model) == (20, "gpt-5")
+    assert sales.whapi_token.get_secret_value() == "of SALES_TOKEN"
