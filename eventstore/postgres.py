@@ -65,7 +65,7 @@ class PostgresLog(PostgresAppends):
         self.schema = check_name(schema)
         where = Server(url, schema, settings)
         super().__init__(where, clock)
-        self._pool = Pool(where)
+        self._pool = Pool(where, self._lineage)
         self._listener = Listener(where)
         try:
             with where.connect() as connection:
@@ -121,6 +121,8 @@ class PostgresLog(PostgresAppends):
         """Return events of one stream with `after < version <= up_to`, oldest first."""
         end = _END if up_to is None else up_to
         rows = self._ask("read_stream", (stream, after, end, limit))
+        if rows:
+            self._lineage.saw(rows[-1][0], rows[-1][5])
         return [Recorded(r[0], stream, *r[1:]) for r in rows]
 
     def read(
@@ -153,6 +155,8 @@ class PostgresLog(PostgresAppends):
             last = self._ask("last_of_append", {"position": rows[-1][0]})[0][0]  # type: ignore[arg-type]
             if last > rows[-1][0]:
                 rows += self._ask(query, (rows[-1][0], min(last, end), *extra, None))
+        if rows:
+            self._lineage.saw(rows[-1][0], rows[-1][6])
         return rows
 
     def scan(
@@ -230,6 +234,10 @@ class PostgresLog(PostgresAppends):
     def watch(self) -> NoticeWatch:
         """Return what waits for news of the log, by notices and a look now and then."""
         return self._listener.watch()
+
+    def connections(self) -> int:
+        """Return a number that grows whenever the log is reached over a new connection."""
+        return self._lineage.connections
 
     def skew(self) -> Micros:
         """Return by how much this node's clock is ahead of the server's."""

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-import msgspec
 import psycopg
 
 from eventstore.clock import StoreClock
@@ -35,6 +34,7 @@ from eventstore.postgres_connections import (
     is_lost,
     monotonic_micros,
 )
+from eventstore.postgres_lineage import Lineage
 from eventstore.postgres_notices import Notifier
 from eventstore.sqlite_appends import _fault
 from eventstore.store import Beat
@@ -60,14 +60,6 @@ _DONE, _EPOCH, _VERSION = 0, 1, 2
 Answer = Appended | EventStoreError
 
 
-class _Place(msgspec.Struct, frozen=True):
-    """The end of the log when we last wrote: found again after every reconnect, or it went back."""
-
-    epoch: Epoch
-    position: Position
-    append_id: bytes
-
-
 class PostgresAppends:
     """Appends through one connection; `append_batch` belongs to one thread at a time."""
 
@@ -79,7 +71,7 @@ class PostgresAppends:
         self._clock = StoreClock(self._estimate if clock is None else clock)
         self._write_lock = threading.Lock()
         self._closed = False
-        self._place: _Place | None = None
+        self._lineage = Lineage()
         self._since = Position(0)
         """Whatever we append from now on stands after this."""
         self._failure: Exception | None = None
@@ -175,7 +167,7 @@ class PostgresAppends:
         """Remember where the log ends now, and let others know."""
         for append, answer in zip(reversed(appends), reversed(answers), strict=True):
             if isinstance(answer, Appended):
-                self._place = _Place(answer.epoch, answer.last_position, append.append_id)
+                self._lineage.saw(answer.last_position, append.append_id)
                 self._since = answer.last_position
                 self._clock.observe(answer.recorded_at)
                 self._notifier.tell(answer.last_position)
@@ -197,6 +189,7 @@ class PostgresAppends:
         if self._closed:
             msg = "the log is closed"
             raise LogUnavailable(msg)
+        self._refuse_if_lost()
         if self._writer is not None and not self._writer.closed and not self._writer.has_ended():
             return self._writer
         if self._failure is not None and time.monotonic() < self._not_before:
@@ -205,6 +198,8 @@ class PostgresAppends:
         writer = None
         try:
             writer = self._server.connect()
+            self._lineage.check(writer)
+            self._refuse_if_lost()
             head = self._look_around(writer)
         except BaseException as error:
             self._failure = error if isinstance(error, Exception) else None
@@ -219,24 +214,18 @@ class PostgresAppends:
         self._clock.observe(head.recorded_at)
         return writer
 
+    def _refuse_if_lost(self) -> None:
+        if self._lineage.lost is not None:
+            raise LogUnavailable(self._lineage.lost)
+
     def _look_around(self, writer: LogConnection) -> Head:
-        """Learn the server's time, process and head; `LogUnavailable` if the log went back."""
+        """Learn the server's time, process and head."""
         asked = monotonic_micros()
         told = _one(writer, "select_now")[0]
         self._estimate.observe(told, asked, monotonic_micros())
         pid, started = _one(writer, "select_backend")
         self._backend = (pid, started)
         epoch, position, recorded_at = _one(writer, "select_head")
-        place = self._place
-        if place is not None and epoch == place.epoch:
-            stands = writer.execute(SQL["select_append_at"], (place.position,)).fetchone()
-            if stands is None or stands[0] != place.append_id:
-                msg = (
-                    f"the log went back behind position {place.position}, which was acknowledged "
-                    "(a failover to a standby that lagged, or a restored backup?): make sure this "
-                    "is the right server, then restart this node"
-                )
-                raise LogUnavailable(msg)
         return Head(epoch, position, recorded_at)
 
     def _disconnect(self) -> None:

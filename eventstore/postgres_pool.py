@@ -15,14 +15,16 @@ from contextlib import contextmanager
 import psycopg
 
 from eventstore.postgres_connections import LogConnection, Server
+from eventstore.postgres_lineage import Lineage
 
 
 class Pool:
     """At most `pool_size` connections that only read; the one used last is used next."""
 
-    def __init__(self, server: Server) -> None:
-        """Connect when asked, not before."""
+    def __init__(self, server: Server, lineage: Lineage) -> None:
+        """Connect when asked, not before; `lineage` looks at every new connection."""
         self._server = server
+        self._lineage = lineage
         self._places = _Places(server.settings.pool_size)
         self._lock = threading.Lock()
         self._idle: list[tuple[LogConnection, float]] = []
@@ -36,7 +38,7 @@ class Pool:
             msg = f"all {settings.pool_size} connections are in use: raise the pool's size"
             raise psycopg.errors.TooManyConnections(msg)
         try:
-            connection = self._take() or self._server.connect(read_only=True)
+            connection = self._take() or self._connect()
             try:
                 yield connection
             finally:
@@ -62,6 +64,15 @@ class Pool:
             raise psycopg.InterfaceError(msg)
         with self._lock:
             return self._idle.pop()[0] if self._idle else None
+
+    def _connect(self) -> LogConnection:
+        connection = self._server.connect(read_only=True)
+        try:
+            self._lineage.check(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def _give_back(self, connection: LogConnection) -> None:
         now = time.monotonic()

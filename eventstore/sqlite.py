@@ -285,6 +285,10 @@ class SQLiteLog(SQLiteAppends):
         with self._read() as cursor:
             return [Beat(*row) for row in cursor.execute(SQL["select_nodes"]).fetchall()]
 
+    def connections(self) -> int:
+        """Return 0: an open file stays the same file."""
+        return 0
+
     def watch(self) -> FileWatch:
         """Return what waits for news of the log."""
         self._changes()

@@ -142,6 +142,13 @@ class LogReader(Protocol):
     def size(self) -> int:
         """Return the bytes of the log's tables, indexes included."""
 
+    def connections(self) -> int:
+        """Return a number that grows whenever the log is reached over a new connection.
+
+        It may lead to another copy of the log (a failover): whoever goes on from a cursor compares
+        it again. Always 0 where that cannot happen.
+        """
+
     def watch(self) -> Watch:
         """Return what waits for news of the log. Raises `LogUnavailable` if the log is closed."""
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from eventstore.errors import CursorMismatch
+from eventstore.integrity import leaf_hash
 from eventstore.store import LogReader
 from eventstore.types import Cursor, Epoch, Position, Recorded
 
@@ -39,20 +40,20 @@ class Subscription:
         page: int = 2000,
     ) -> None:
         """Start after `after`. Raises `CursorMismatch` if the log is not the cursor's."""
+        self._connections = log.connections()
         if after is not None:
             log.verify_cursor(after)
         self._log = log
         self._types = types
         self._page = page
-        self._epoch = after.epoch if after else log.head().epoch
-        self._position = after.position if after else Position(0)
+        self._cursor = after or Cursor(log.head().epoch, Position(0), b"")
         self._watch = log.watch()
         self._stopped = False
 
     @property
     def position(self) -> Position:
         """The last position that was handed out (or passed over by the filter)."""
-        return self._position
+        return self._cursor.position
 
     def wake(self, _: Position | None = None) -> None:
         """Say that there may be news. From any thread."""
@@ -66,21 +67,35 @@ class Subscription:
     def poll(self) -> Batch | None:
         """Return what is new, at most about a page; None if nothing is. Never waits.
 
-        Raises `CursorMismatch` if the log was restored or went back behind this cursor.
+        Raises `CursorMismatch` if the log was restored or went back behind this cursor, or if it is
+        another one after a reconnect.
         """
+        at = self._cursor
         head = self._log.head()
-        if head.epoch != self._epoch:
-            raise CursorMismatch(self._position, f"epoch {head.epoch}, not {self._epoch}")
-        if head.position < self._position:
-            raise CursorMismatch(self._position, f"the log now ends at {head.position}")
-        if head.position == self._position:
+        if head.epoch != at.epoch:
+            raise CursorMismatch(at.position, f"epoch {head.epoch}, not {at.epoch}")
+        if head.position < at.position:
+            raise CursorMismatch(at.position, f"the log now ends at {head.position}")
+        if head.position == at.position:
+            self._compare()
             return None
         events = self._log.read(
-            after=self._position, up_to=head.position, limit=self._page, types=self._types
+            after=at.position, up_to=head.position, limit=self._page, types=self._types
         )
         full = len(events) >= self._page
-        self._position = events[-1].position if full else head.position
-        return Batch(events, self._epoch, self._position)
+        reached = full or (events and events[-1].position == head.position)
+        last = events[-1] if reached else self._log.event_at(head.position)
+        self._compare()
+        if last is None:
+            raise CursorMismatch(head.position, "the log ended before it a moment later")
+        self._cursor = Cursor(at.epoch, last.position, leaf_hash(last))
+        return Batch(events, at.epoch, last.position)
+
+    def _compare(self) -> None:
+        """Compare the cursor with the log, if that was reached over a new connection."""
+        while (connections := self._log.connections()) != self._connections:
+            self._log.verify_cursor(self._cursor)
+            self._connections = connections
 
     def wait(self, timeout: float) -> bool:
         """Return True when there may be news, False after `timeout` seconds, or if stopped."""

@@ -90,6 +90,7 @@ class Engine:
         self._skips = skips or views.skips
         self._known_skips: tuple[Skip, ...] = ()
         self._skipped: dict[str, frozenset[Position]] = {}
+        self._connections = log.connections()
         self._narrowed: dict[str, int] = {}
         self._readings: dict[tuple[str, ...], Reading] = {}
         self._names: dict[int, str] = {}
@@ -117,8 +118,13 @@ class Engine:
 
         Return False if there was nothing to do.
 
-        Raises `LogUnavailable` or `sqlite3.Error` if the disk is at fault; nothing has moved then.
+        Raises `LogUnavailable` or `sqlite3.Error` if the disk is at fault, and `CursorMismatch` if
+        the log was exchanged for another meanwhile; nothing has moved then.
         """
+        connections = self._log.connections()
+        if connections != self._connections:  # perhaps to another copy of the log
+            self.verify()
+            self._connections = connections
         head = self._log.head()
         running = [s for s in self._live() if s.model not in without and self._fits(s, head)]
         if self._up_to is not None:
@@ -208,6 +214,9 @@ class Engine:
                     with _blaming(before.model):
                         session.apply(batch)
                 self._at_step("applied")
+            if self._log.connections() != self._connections:
+                for cursor in (*(before.cursor for before in group), to):
+                    self._log.verify_cursor(cursor)
             for before, session in zip(group, sessions, strict=True):
                 with _blaming(before.model):
                     session.flush()

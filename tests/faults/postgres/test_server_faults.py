@@ -105,6 +105,8 @@ def test_after_a_failover_to_a_standby_that_is_behind_nobody_goes_on_as_if_nothi
             continue
     live = Subscription(log, after=log.cursor_at(log.head().position))
     cursor = log.cursor_at(log.head().position)
+    idle = own_stage.open(HASTIEST)  # a node that wrote nothing, but decides on what it has read
+    assert len(idle.read_stream(ANA)) == 5
     server.stop()
     server.put_back(kept)
     server.start()
@@ -118,8 +120,13 @@ def test_after_a_failover_to_a_standby_that_is_behind_nobody_goes_on_as_if_nothi
     grow(other, [1, 1, 1, 1])
     with pytest.raises(CursorMismatch):
         log.verify_cursor(cursor)
+    with pytest.raises(CursorMismatch):
+        live.poll()
     with pytest.raises(LogUnavailable, match="went back"):
         writer.append_blocking(append(ANA, 6))
+    [answer] = idle.append_batch([append(ANA, 6)])
+    assert "went back" in str(answer)
+    assert own_stage.truth.head().position == 6
     writer.close()
 
 

@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 
 from eventstore.errors import CursorMismatch
+from eventstore.integrity import leaf_hash
 from eventstore.sqlite import FileWatch
 from eventstore.store import LogReader
 from eventstore.subscription import Subscription
@@ -36,6 +37,7 @@ class ShortLog:
         self.epoch = Epoch(1)
         self.events: list[Recorded] = []
         self.changes = 0
+        self.reached = 0
         self.asked_for_changes = threading.Semaphore(0)
         self.grow(length)
 
@@ -68,6 +70,15 @@ class ShortLog:
     def verify_cursor(self, cursor: Cursor) -> None:
         if cursor.epoch != self.epoch:
             raise CursorMismatch(cursor.position, "epoch")
+        event = self.event_at(cursor.position)
+        if cursor.leaf != (b"" if event is None else leaf_hash(event)):
+            raise CursorMismatch(cursor.position, "leaf")
+
+    def event_at(self, position: Position) -> Recorded | None:
+        return self.events[position - 1] if position <= len(self.events) else None
+
+    def connections(self) -> int:
+        return self.reached
 
     def watch(self) -> FileWatch:
         return FileWatch(self._changes)
@@ -149,6 +160,36 @@ def test_a_log_that_went_back_is_not_read_on() -> None:
     del log.events[1:]
     with pytest.raises(CursorMismatch, match="ends at 1"):
         subscription.poll()
+
+
+def exchange(log: ShortLog, *, length: int) -> None:
+    """Put another log of that length behind the same address, as a failover may."""
+    log.events.clear()
+    log.grow(length, "Other")
+    log.reached += 1
+
+
+@pytest.mark.parametrize("types", [None, ["Wanted"]])
+@pytest.mark.parametrize("length", [3, 5])
+def test_a_log_that_is_another_one_after_a_reconnect_is_not_read_on(
+    types: Sequence[str] | None, length: int
+) -> None:
+    log = ShortLog(3)
+    subscription = subscribe(log, types=types)
+    assert positions(subscription) == ([[1, 2, 3]] if types is None else [[]])
+    exchange(log, length=length)
+    for _ in range(2):
+        with pytest.raises(CursorMismatch):
+            subscription.poll()
+
+
+def test_a_log_that_is_the_same_after_a_reconnect_is_read_on() -> None:
+    log = ShortLog(3)
+    subscription = subscribe(log)
+    assert positions(subscription) == [[1, 2, 3]]
+    log.reached += 1
+    log.grow(2)
+    assert positions(subscription) == [[4, 5]]
 
 
 def test_waiting_ends_at_once_if_something_changed_since_the_last_look() -> None:

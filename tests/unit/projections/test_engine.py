@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -18,6 +19,8 @@ from app.aggregates.events import MessageReceived, TokensIncremented
 from app.projections import MODELS, THREAD_MAP, TOKEN_TOTALS, Seen, Session, Views, content
 from app.projections.engine import Engine
 from app.projections.model import ReadModel
+from eventstore.errors import CursorMismatch
+from eventstore.store import LogReader
 from eventstore.types import NewEvent, Position
 from tests.unit.projections.accounts import naive
 from tests.unit.projections.histories import (
@@ -328,3 +331,61 @@ def test_a_log_that_went_back_stops_the_model_for_a_rebuild(
     assert views.standings()["token_totals"].state == "building"
     assert views.standings()["thread_map"].state == "live"
     other.close()
+
+
+class Exchanged:
+    """A log behind an address, where another log is found from `exchange` on."""
+
+    def __init__(self, before: TestLog, after: TestLog) -> None:
+        self._log, self._after = before.log, after.log
+        self._connections = 1
+
+    def connections(self) -> int:
+        return self._connections
+
+    def exchange(self, _: str = "") -> None:
+        self._log = self._after
+        self._connections = 2
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._log, name)
+
+
+@pytest.fixture
+def exchanged(history: TestLog, tmp_path: Path) -> Iterator[Exchanged]:
+    """A log that may be exchanged for a longer one with another past."""
+    other = TestLog(tmp_path / "other.db")
+    history.chat("ab")
+    other.chat("ba", turns=3)
+    yield Exchanged(history, other)
+    other.close()
+
+
+def test_a_log_that_is_another_one_after_a_reconnect_stops_the_models_for_a_rebuild(
+    views: Views, history: TestLog, exchanged: Exchanged
+) -> None:
+    build(views, history)
+    engine = Engine(views, cast("LogReader", exchanged), MODELS)
+    while engine.advance():
+        pass
+    exchanged.exchange()
+    assert not engine.advance()
+    assert {s.state for s in views.standings().values()} == {"building"}
+
+
+def test_a_log_that_is_exchanged_within_a_batch_moves_nothing(
+    views: Views, history: TestLog, exchanged: Exchanged
+) -> None:
+    build(views, history)
+    engine = Engine(views, cast("LogReader", exchanged), MODELS, window=4)
+    engine.advance()
+    before = views.standings()
+    passing = Engine(
+        views,
+        cast("LogReader", exchanged),
+        MODELS,
+        at_step=lambda step: exchanged.exchange() if step == "begun" else None,
+    )
+    with pytest.raises(CursorMismatch):
+        passing.advance()
+    assert views.standings() == before
