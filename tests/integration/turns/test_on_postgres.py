@@ -112,6 +112,9 @@ async def test_two_nodes_serve_one_bot_and_every_command_looks_at_it(
             rebuilt = hilo(node, "projections", "rebuild", "--json")
             assert rebuilt.code == 0, rebuilt.err
             assert hilo(node, "threads", "list", "--json").code == 0
+            entries = hilo(node, "control", "log", "--json").out
+            assert "projections rebuild" in entries
+            assert entries.count("BotOpened") == 1, "both nodes opened it alike"
         assert await one.stop() == 0
         assert await two.stop() == 0
     finally:

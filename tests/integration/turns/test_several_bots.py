@@ -81,6 +81,10 @@ class TwoBots:
         begin = f'hilo_{name}{{bot="{bot}"}} '
         return next(float(line.removeprefix(begin)) for line in lines if line.startswith(begin))
 
+    async def runs(self, bot: str) -> int:
+        """How many runs a bot has begun."""
+        return len((await self.worlds[bot].openai_account()).responses)
+
     async def ready(self) -> dict[str, object]:
         """What `/readyz` says."""
         async with httpx2.AsyncClient(base_url=self.server.url, timeout=PATIENCE) as client:
@@ -249,8 +253,11 @@ async def test_a_flooded_bot_neither_fills_its_neighbours_queue_nor_keeps_its_tu
             assert (await two.post("HELP-1", "canoe", number)).status_code == 200
             waits.append(loop.time() - begun)
         assert max(waits) < BOUND_SECONDS, sorted(waits)[-5:]
+        before = await two.runs("sales")
         await two.worlds["help"].say(ANA, "is anybody there?")
         await two.worlds["help"].reads(ANA)
+        overtaken = await two.runs("sales") - before
+        assert overtaken <= 8, "runs of the flooded bot began before the one that had none"
         assert await two.number("turns_waiting", "sales") >= 20, "the neighbour was not busy"
     finally:
         for task in pouring:
