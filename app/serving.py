@@ -314,7 +314,7 @@ def _greet(settings: Settings, address: Address, seats: Sequence[Seat]) -> None:
     whose += ", ".join(repr(seat.bot) for seat in seats)
     lines = [
         f"Hilo {RELEASE} serves {whose} at {address.url}",
-        f"  webhooks  POST {address.url}/webhooks/whapi",
+        f"  webhooks  POST {address.url}/webhooks/whapi{_or_by_path(seats)}",
         f"  health    {address.url}/healthz  {address.url}/readyz  {address.url}/metrics",
     ]
     for seat in seats:
@@ -328,6 +328,10 @@ def _greet(settings: Settings, address: Address, seats: Sequence[Seat]) -> None:
         sys.stdout.flush()
     except OSError as error:  # nobody reads it, or its disk is full
         _log.warning("SERVE_ANNOUNCE_ERROR", error=f"{type(error).__name__}: {error}")
+
+
+def _or_by_path(seats: Sequence[Seat]) -> str:
+    return "" if len(seats) == 1 else "   or, for one bot, …/webhooks/BOT/whapi"
 
 
 def _what_is_simulated(seat: Seat) -> list[str]:
