@@ -122,7 +122,7 @@ class Keyring:
 
         None does not mean unknown: call `register`, which also links a handle that is new.
         """
-        if not self._memory.believed():
+        if not self._memory.fresh():
             return None
         pseudonym = None
         for handle in preferred_first(handles):
@@ -184,7 +184,7 @@ class Keyring:
     def has_current_key(self, owner: str) -> bool:
         """Tell whether `owner`'s current key is durable and at hand: sealing will not wait."""
         known = self._memory.keys.get((owner, self.generation(owner)))
-        return known is not None and self._memory.believed()
+        return known is not None and self._memory.fresh()
 
     def ensure_keys(self, owners: Sequence[str]) -> None:
         """Give each owner a key of the current generation, in one transaction, durable on return.
@@ -301,7 +301,7 @@ class Keyring:
 
     def _confirm_memory(self) -> None:
         """Drop what another process may have destroyed, if it is time to look."""
-        if not self._memory.believed():
+        if not self._memory.fresh():
             self._memory.confirm(self._store.destructions())
 
     def _settle(

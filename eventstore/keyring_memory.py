@@ -19,6 +19,9 @@ from eventstore.types import Clock
 BELIEVED: Final = 60_000_000
 """µs for which memory is used without asking the store."""
 
+MARGIN: Final = 5_000_000
+"""µs for which memory must still be believed when the hot path is told that it need not wait."""
+
 _NEVER_ASKED: Final = -1
 
 
@@ -36,6 +39,10 @@ class Memory:
     def believed(self) -> bool:
         """Tell whether memory may be used without asking the store; no I/O."""
         return self._monotonic() < self._believed_until
+
+    def fresh(self) -> bool:
+        """Tell whether it may, and a while from now, too: what begins now need not wait later."""
+        return self._monotonic() < self._believed_until - MARGIN
 
     def confirm(self, destructions: int) -> None:
         """Take note of the store's number of destructions, read just now."""

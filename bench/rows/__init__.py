@@ -7,7 +7,7 @@ from typing import Final
 
 from bench.measuring import Row
 from bench.plan import Plan
-from bench.rows import appending, reading, turn, webhook
+from bench.rows import appending, migrating, reading, turn, webhook
 
 Measure = Callable[[Plan], Sequence[Row]]
 
@@ -21,6 +21,7 @@ ROWS: Final[Mapping[str, Measure]] = {
     "cold-load": reading.cold_load,
     "turn": turn.overhead,
     "disk": appending.bytes_on_disk,
+    "migrate": migrating.both_ways,
 }
 
 __all__ = ["ROWS", "Measure"]

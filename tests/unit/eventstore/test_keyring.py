@@ -33,7 +33,7 @@ from eventstore.keyring import (
     Keyring,
     generation_of,
 )
-from eventstore.keyring_memory import BELIEVED
+from eventstore.keyring_memory import BELIEVED, MARGIN
 from eventstore.sealing import Sealer
 from eventstore.types import Micros, StreamName
 from tests.unit.eventstore.key_stores import OPEN, Place
@@ -482,11 +482,14 @@ def test_what_another_process_destroyed_is_not_believed_for_longer_than_a_minute
     one, two = keyring.register([(PHONE, LID), (OTHER,)])
     generation = keyring.generation()
     another.destroy(one)
-    ticks.now = Micros(NOVEMBER + BELIEVED - 1)
+    ticks.now = Micros(NOVEMBER + BELIEVED - MARGIN - 1)
     assert keyring.cached((PHONE,)) == one  # what memory says, without asking
-    ticks.now = Micros(NOVEMBER + BELIEVED)
+    assert keyring.has_current_key(two)
+    ticks.now = Micros(NOVEMBER + BELIEVED - 1)
     assert keyring.cached((PHONE,)) is None
     assert not keyring.has_current_key(two)
+    assert keyring.current_key(two)  # whoever was told so before still does not wait
+    ticks.now = Micros(NOVEMBER + BELIEVED)
     with pytest.raises(KeyMissing):
         keyring.key_for(one, generation)
     assert keyring.find((LID,)) is None
