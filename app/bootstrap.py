@@ -40,9 +40,10 @@ from app.jobs.fleet import Fleet, FleetJob
 from app.jobs.node_rows import node_rows
 from app.jobs.schedule import Schedule
 from app.jobs.slots import Daily
-from app.projections import MODELS, Follower, Views, skip_ledger
+from app.projections import MODELS, Follower, Views
 from app.release import release
 from app.settings import Settings
+from app.skips import ControlLedger
 from app.stores import open_keyring, open_log, refuse_to_lose_keys
 from eventstore.sealing import Sealer
 from eventstore.types import Position, StreamName
@@ -193,7 +194,7 @@ class Bot:
     def _follow(self) -> None:
         """Wire the read models to the log."""
         self.views = Views.owned(self.settings.bot_directory / "views.db")
-        ledger = skip_ledger(self.settings.bot_directory)
+        ledger = ControlLedger(self.settings, self.settings.bot)
         self.follower = Follower(self.log, self.views, MODELS, ledger=ledger, worker=True)
         self.writer.listen(self._committed)
 

@@ -32,13 +32,14 @@ from app.projections import (
     ProjectionError,
     ReadModel,
     RebuildRunning,
+    SkipLedger,
     Views,
     named,
     rebuild,
-    skip_ledger,
 )
 from app.projections.engine import Engine
 from app.settings import Settings, SettingsError, load
+from app.skips import ControlLedger
 from eventstore.errors import EventStoreError
 from eventstore.store import LogStore
 from eventstore.types import Position
@@ -61,7 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.nice(_NICENESS)
     gc.disable()  # millions of tuples and no cycles: looking for some takes a fifth of the time
     try:
-        return _work(options.work, _settings(options), options.model)
+        installation = load(data=Path(options.data), bot=options.bot)
+        settings = the_bot(installation)
+        skips = ControlLedger(installation, settings.bot)
+        return _work(options.work, settings, options.model, skips)
     except (_WrongCall, SettingsError) as error:
         return _failed(USAGE, error)
     except RebuildRunning as error:
@@ -81,11 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _settings(options: argparse.Namespace) -> Settings:
-    return the_bot(load(data=Path(options.data), bot=options.bot))
-
-
-def _work(work: str, settings: Settings, names: Sequence[str]) -> int:
+def _work(work: str, settings: Settings, names: Sequence[str], skips: SkipLedger) -> int:
     if not stores.has_log(settings):
         msg = f"there is no log at {stores.log_place(settings)}: check --data and --bot"
         raise _WrongCall(msg)
@@ -98,7 +98,7 @@ def _work(work: str, settings: Settings, names: Sequence[str]) -> int:
         path = settings.bot_directory / "views.db"
         views = Views.owned(path) if work == "rebuild" else Views(path)
         try:
-            views.learn_skips(skip_ledger(settings.bot_directory).recorded())
+            views.learn_skips(skips.recorded())
             return (_rebuild if work == "rebuild" else _catch_up)(views, log, models)
         finally:
             views.close()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -13,10 +16,16 @@ from app.cli.options import Bot, Data, Json, group, installation_of, opened
 
 if TYPE_CHECKING:
     from app.cli.output import Bar
-    from app.projections import ModelStatus
+    from app.installation import Installation
+    from app.projections import ModelStatus, ReadModel, Standing, Views
 
 projections = group("projections", "Read models: what the log says, in tables.")
 
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A read model of hilo projections list.")]
+Why = Annotated[
+    str, typer.Option("--why", metavar="TEXT", help="The reason, kept in the control log.")
+]
+_NOT_BUILT: Final = "there is no log, or the read model is not built yet"
 Said = dict[str, Any]  # a line of the worker's
 
 
@@ -42,6 +51,12 @@ def list_projections(*, data: Data = None, bot: Bot = None, as_json: Json = Fals
         )
         for status in parked:
             output.remark(f"{status.name} has stopped: {status.error}")
+            output.remark(
+                f"  upgrade, or: hilo projections skip {status.name} --position N --why TEXT"
+            )
+        for status in statuses:
+            if status.state == "paused":
+                output.remark(f"{status.name} is {status.error}")
     return FOUND if parked else DONE
 
 
@@ -70,16 +85,15 @@ def rebuild(
         typer.Argument(metavar="NAME", help="A read model of hilo projections list; all if none."),
     ] = None,
     *,
-    why: Annotated[
-        str, typer.Option("--why", metavar="TEXT", help="The reason, kept in the control log.")
-    ] = "",
+    why: Why = "",
     data: Data = None,
     bot: Bot = None,
     as_json: Json = False,
 ) -> int:
     """Rebuild read models from the log beside the live ones, and switch when they have caught up.
 
-    The work is done in a process of its own, niced; it may be interrupted and started again.
+    The work is done in a process of its own, niced. Interrupted (Ctrl-C), it leaves what is live as
+    it is, and the next rebuild goes on where this one ended. A paused read model stays paused.
     """
     from app.cli import output
     from app.control import acted
@@ -112,6 +126,136 @@ def rebuild(
             [(m["model"], m["position"], m["switched"], m["parked"] or "") for m in models],
         )
     return FOUND if any(m["parked"] for m in models) else DONE
+
+
+@projections.command(
+    epilog=codes(found="it is parked, which stops it already", unreachable=_NOT_BUILT)
+)
+def pause(
+    name: Name, *, why: Why = "", data: Data = None, bot: Bot = None, as_json: Json = False
+) -> int:
+    """Stop a read model where it is until hilo projections resume: its rows stay readable.
+
+    The server may be running or not; a pause outlives restarts, releases and rebuilds.
+    """
+    from app.projections import operating
+
+    with _operated(name, data, bot) as (here, views, model):
+        _record(here, "pause", model, why=why, data=data)
+        standing = operating.pause(views, model, by=_operator(), why=why.strip())
+    return _say(standing, as_json=as_json)
+
+
+@projections.command(epilog=codes(found="nothing has stopped it", unreachable=_NOT_BUILT))
+def resume(
+    name: Name, *, why: Why = "", data: Data = None, bot: Bot = None, as_json: Json = False
+) -> int:
+    """Let a paused read model follow the log again, and a parked one try its event again."""
+    from app.projections import operating
+
+    with _operated(name, data, bot) as (here, views, model):
+        _record(here, "resume", model, why=why, data=data)
+        standing = operating.resume(views, model)
+    return _say(standing, as_json=as_json)
+
+
+@projections.command(
+    epilog=codes(
+        found="it is not parked, or not before the append of that event", unreachable=_NOT_BUILT
+    )
+)
+def skip(
+    name: Name,
+    *,
+    position: Annotated[
+        int, typer.Option("--position", min=1, metavar="N", help="Position of the event.")
+    ],
+    why: Annotated[
+        str,
+        typer.Option("--why", metavar="TEXT", help="The reason, kept in the control log."),
+    ],
+    data: Data = None,
+    bot: Bot = None,
+    as_json: Json = False,
+) -> int:
+    """Let a parked read model pass over one event that it cannot take, for good.
+
+    The control log keeps who did so and why: rebuilds pass over the event, too. Its rows then do
+    not count what the event says; the others' do.
+    """
+    from app.projections import operating
+    from app.skips import ControlLedger
+    from eventstore.types import Position
+
+    if not why.strip():
+        msg = "--why is empty: say why this event may be missing"
+        raise WrongUsage(msg)
+    with _operated(name, data, bot) as (here, views, model):
+        ledger = ControlLedger(installation_of(data, None), here.settings.bot)
+        operating.skip(
+            views,
+            here.log,
+            model,
+            ledger,
+            position=Position(position),
+            by=_operator(),
+            why=why.strip(),
+        )
+        standing = views.standings()[model.name]
+    return _say(standing, as_json=as_json)
+
+
+@contextmanager
+def _operated(
+    name: str, data: Path | None, bot: str | None
+) -> Iterator[tuple[Installation, Views, ReadModel]]:
+    """Give the read model of a name, and the file that it is in."""
+    from app.projections import MODELS, NotBuilt, UnknownModel, Views, named
+
+    with opened(data, bot) as here:
+        try:
+            model = named(name, MODELS)
+        except UnknownModel as error:
+            raise WrongUsage(str(error)) from None
+        if not here.views_path.is_file():
+            raise NotBuilt(name)
+        views = Views(here.views_path)
+        try:
+            yield here, views, model
+        finally:
+            views.close()
+
+
+def _operator() -> str:
+    from app.control import operator
+
+    return operator()
+
+
+def _record(
+    here: Installation, verb: str, model: ReadModel, *, why: str, data: Path | None
+) -> None:
+    from app.control import acted
+
+    bot = here.settings.bot
+    about = (model.name,)
+    acted(installation_of(data, None), f"projections {verb}", bot=bot, why=why.strip(), about=about)
+
+
+def _say(standing: Standing, *, as_json: bool) -> int:
+    from app.cli import output
+
+    shown = {
+        "name": standing.model,
+        "state": standing.state,
+        "position": standing.cursor.position,
+        "error": standing.error,
+    }
+    if as_json:
+        output.write_json(shown)
+    else:
+        output.write_fields(list(shown.items()))
+    return DONE
 
 
 def _run(command: list[str]) -> list[Said]:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from app.cli.failures import CannotReach
 from app.derived import is_damaged
-from app.projections import MODELS, NotBuilt, Standing, Views
+from app.projections import MODELS, THREAD_MAP, TOKEN_TOTALS, NotBuilt, Standing, Views
 from app.projections.queries import ModelStatus, models
 
 if TYPE_CHECKING:
@@ -70,8 +70,9 @@ def views_of(here: Installation) -> Iterator[Views]:
 
 
 def complaints(views: Views, here: Installation) -> list[str]:
-    """Return why what the read models say is not what the log says: stopped or being rebuilt."""
-    return [_complaint(status) for status in models(views, here.log, MODELS) if _is_wrong(status)]
+    """Return why what is said of threads is not what the log says: stopped or being rebuilt."""
+    statuses = models(views, here.log, (THREAD_MAP, TOKEN_TOTALS))
+    return [_complaint(status) for status in statuses if _is_wrong(status)]
 
 
 def _is_wrong(status: ModelStatus) -> bool:
@@ -83,6 +84,11 @@ def _complaint(status: ModelStatus) -> str:
         return (
             f"{status.name} has stopped at position {status.position} of {status.head} "
             f"({status.error}): upgrade, or hilo projections rebuild {status.name}"
+        )
+    if status.state == "paused":
+        return (
+            f"{status.name} stands still at position {status.position} of {status.head}, "
+            f"{status.error}: hilo projections resume {status.name}"
         )
     return (
         f"{status.name} stands still at position {status.position} of {status.head} and is to be "

@@ -41,7 +41,7 @@ from app.projections.queries import (
 )
 from app.projections.rebuild import Outcome, rebuild
 from app.projections.registry import MODELS
-from app.projections.skipping import Skip, SkipLedger, skip_ledger
+from app.projections.skipping import Skip, SkipLedger
 from app.projections.thread_map import THREAD_MAP
 from app.projections.token_totals import BANDS, DEFAULT_LIMIT, TOKEN_TOTALS, Band, band
 from app.projections.views import Standing, Views
@@ -86,7 +86,6 @@ __all__ = [  # noqa: RUF022 - constants in plain order, too (test_house)
     "past",
     "prices",
     "rebuild",
-    "skip_ledger",
     "thread",
     "threads",
     "timeline",

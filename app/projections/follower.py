@@ -22,6 +22,7 @@ from app.projections.queries import ModelStatus, models
 from app.projections.rebuild import rebuild
 from app.projections.skipping import SkipLedger
 from app.projections.views import Standing, Views
+from eventstore.errors import EventStoreError
 from eventstore.store import LogReader
 from eventstore.subscription import Subscription
 from eventstore.types import Position
@@ -196,14 +197,23 @@ class Follower:
             return False
 
     def _arrive(self) -> None:
-        if self._ledger is not None:
-            self._views.learn_skips(self._ledger.recorded())
+        self._learn_skips()
         known = self._views.standings()
         for model in self._models:
             if model.name in known and known[model.name].version == model.version:
                 self._views.migrate(model)
         self._engine.resume()
         self._engine.verify()
+
+    def _learn_skips(self) -> None:
+        """Ask the ledger. If it does not answer, what `views` knows has to do: a model parks."""
+        if self._ledger is None:
+            return
+        try:
+            self._views.learn_skips(self._ledger.recorded())
+        except (EventStoreError, OSError) as error:
+            kind = type(error).__name__
+            _log.warning("BD_THREAD_ERROR", doing="read what is skipped", error=f"{kind}: {error}")
 
     def _turn(self) -> bool:
         """Do one piece of work. Return False if there was none."""

@@ -7,9 +7,7 @@ its leaf hash: after a restore another event may stand at that position, and tha
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -36,38 +34,10 @@ class SkipLedger(Protocol):
     """Where skips are recorded for good."""
 
     def record(self, skip: Skip) -> None:
-        """Record a skip; return when it is durable."""
+        """Record a skip; return when it is durable. `by` and `at` may be noted more exactly."""
 
     def recorded(self) -> Sequence[Skip]:
         """Return every skip, oldest first."""
-
-
-class FileLedger:
-    """A `SkipLedger` in a file of JSON lines, which only grows."""
-
-    def __init__(self, path: Path) -> None:
-        """Use the file; it is made with the first skip."""
-        self._path = path
-
-    def record(self, skip: Skip) -> None:
-        """Append a line and wait for the disk. Raises `OSError`."""
-        with self._path.open("ab") as file:
-            file.write(msgspec.json.encode(skip) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def recorded(self) -> Sequence[Skip]:
-        """Return every skip, oldest first. Raises `OSError` or `msgspec.MsgspecError`."""
-        try:
-            lines = self._path.read_bytes().splitlines()
-        except FileNotFoundError:
-            return []
-        return [msgspec.json.decode(line, type=Skip) for line in lines]
-
-
-def skip_ledger(bot_directory: Path) -> SkipLedger:
-    """Return where a bot's skips are recorded."""
-    return FileLedger(bot_directory / "skips.jsonl")
 
 
 def still_there(skip: Skip, log: LogReader) -> bool:

@@ -30,6 +30,7 @@ COMMANDS = COMPOSED | {
         "app.installation",
         "app.worker",
         "app.serving",
+        "app.skips",
         "app.demo",
         "bench",
     ),
@@ -47,11 +48,12 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "app.jobs": ENTRANCE,
     "app.installation": CONVERSATION,  # what is on the disk, opened to be read
     "app.importing": ENTRANCE,
-    "app.bootstrap": COMPOSED | {"app.gateways", "app.simulators"},
+    "app.bootstrap": COMPOSED | {"app.gateways", "app.simulators", "app.skips"},
     "app.control": PROJECTIONS,  # the installation's own log
+    "app.skips": CONVERSATION | {"app.control"},  # what of it the read models ask
     "app.node": COMPOSED | {"app.bootstrap"},  # the bots of one process, and their door
     "app.serving": COMPOSED | {"app.bootstrap", "app.control", "app.node"},  # that process
-    "app.worker": COMPOSED | {"app.bootstrap"},
+    "app.worker": COMPOSED | {"app.bootstrap", "app.skips"},
     "app.demo": COMPOSED | {"app.bootstrap"},
     "app.cli": COMMANDS,
     "app.__main__": COMMANDS | {"app.cli"},

@@ -16,7 +16,8 @@ EXPECTED = """
     log.tail log.show log.stats log.export
     threads.list threads.check users.show
     turns.list turns.retry turns.drop
-    projections.list projections.rebuild bots.list control.log store.prepare config.show
+    projections.list projections.rebuild projections.pause projections.resume projections.skip
+    bots.list control.log store.prepare config.show
 """
 
 
