@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,11 @@ def test_the_past_is_what_the_live_tables_held_then(
 def _ends(history: TestLog) -> list[Position]:
     """The last position of each append."""
     events = history.log.read(limit=1_000_000)
-    following = [*(event.append_id for event in events[1:]), None]
-    return [e.position for e, f in zip(events, following, strict=True) if e.append_id != f]
+    return [
+        event.position
+        for event, following in zip_longest(events, events[1:])
+        if following is None or event.append_id != following.append_id
+    ]
 
 
 def test_a_moment_inside_an_append_never_was(history: TestLog, tmp_path: Path) -> None:
