@@ -180,7 +180,7 @@ class Bot:
             tell=self._tell,
             others=self._other_stream,
         )
-        self.users.on_commit = self.todo.changed
+        self.users.on_commit = self.todo.committed
         self.recovery = Recovery(
             todo=self.todo,
             users=self.users,

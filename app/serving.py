@@ -24,8 +24,8 @@ import uvicorn
 import uvloop
 
 from app import control, logs
-from app.api.corked import CorkedProtocol
 from app.api.ingress import WebhookIngress
+from app.api.short_way import ShortWayProtocol
 from app.bootstrap import RELEASE
 from app.bots import bots_file, bots_of, the_bot
 from app.calling import called
@@ -185,7 +185,7 @@ async def _listen(
     config = uvicorn.Config(
         app,
         loop="none",
-        http=CorkedProtocol,
+        http=ShortWayProtocol,
         ws="none",
         lifespan="off",
         access_log=False,

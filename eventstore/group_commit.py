@@ -59,12 +59,15 @@ class GroupCommit(Generic[Q, R]):
         """How many requests are not answered yet."""
         return self._waiting
 
-    def submit(self, request: Q) -> asyncio.Future[R]:
+    def submit(
+        self, request: Q, loop: asyncio.AbstractEventLoop | None = None
+    ) -> asyncio.Future[R]:
         """Queue a request from the running event loop; the future resolves when it is durable.
 
-        Raises `QueueFull` or `LogUnavailable` (closed) without queueing anything.
+        `loop` is that loop, if the caller knows it: Python finds it with a system call. Raises
+        `QueueFull` or `LogUnavailable` (closed) without queueing anything.
         """
-        loop = asyncio.get_running_loop()
+        loop = loop or asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
         self._enqueue(request, future)
         if self._waking is not loop:

@@ -121,8 +121,7 @@ def _wrapped_as(name: str) -> str:
 
 def _digest(keyed: hashlib.blake2b, parts: Iterable[str]) -> bytes:
     """Hash each part behind its length, so that no two sequences of parts look alike."""
+    encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
     digest = keyed.copy()
-    for part in parts:
-        encoded = part.encode("utf-8", "surrogatepass")
-        digest.update(len(encoded).to_bytes(4, "big") + encoded)
+    digest.update(b"".join([len(part).to_bytes(4, "big") + part for part in encoded]))
     return digest.digest()

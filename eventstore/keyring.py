@@ -183,8 +183,15 @@ class Keyring:
 
     def has_current_key(self, owner: str) -> bool:
         """Tell whether `owner`'s current key is durable and at hand: sealing will not wait."""
-        known = self._memory.keys.get((owner, self.generation(owner)))
-        return known is not None and self._memory.fresh()
+        return self.key_at_hand(owner) is not None
+
+    def key_at_hand(self, owner: str) -> tuple[int, AESGCM] | None:
+        """Return what `current_key` would, if memory has it and is fresh; no I/O."""
+        generation = self.generation(owner)
+        key = self._memory.keys.get((owner, generation))
+        if key is None or not self._memory.fresh() or self._is_forgotten(owner):
+            return None
+        return generation, key
 
     def ensure_keys(self, owners: Sequence[str]) -> None:
         """Give each owner a key of the current generation, in one transaction, durable on return.

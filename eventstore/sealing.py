@@ -15,6 +15,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from eventstore.errors import CannotUnseal
 from eventstore.kek import NONCE_BYTES
@@ -61,7 +62,19 @@ class Sealer:
         durable before anything is sealed with it. Raises `Forgotten`, or `KeyMissing` if nobody
         leads to this owner (see `Keyring.ensure_keys`).
         """
-        generation, key = self._keyring.current_key(owner)
+        return self._seal(self._keyring.current_key(owner), stream, field, value)
+
+    def seal_at_hand(
+        self, owner: str, stream: StreamName, field: str, value: T
+    ) -> Sealed[T] | None:
+        """Do what `seal` does if the key is in memory; None, without waiting, if it is not."""
+        current = self._keyring.key_at_hand(owner)
+        return None if current is None else self._seal(current, stream, field, value)
+
+    def _seal(
+        self, current: tuple[int, AESGCM], stream: StreamName, field: str, value: T
+    ) -> Sealed[T]:
+        generation, key = current
         random = random_bytes(NONCE_BYTES + SALT_BYTES)
         nonce = random[:NONCE_BYTES]
         plain = random[NONCE_BYTES:] + self._encode(value)

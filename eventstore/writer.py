@@ -54,9 +54,14 @@ class Writer:
         """
         return await self.submit(append)
 
-    def submit(self, append: Append) -> asyncio.Future[Appended]:
-        """Queue the append now, before anything else runs, and return its answer to come."""
-        return cast("asyncio.Future[Appended]", self._group.submit(append))
+    def submit(
+        self, append: Append, loop: asyncio.AbstractEventLoop | None = None
+    ) -> asyncio.Future[Appended]:
+        """Queue the append now, before anything else runs, and return its answer to come.
+
+        `loop` is the running one, if the caller knows it.
+        """
+        return cast("asyncio.Future[Appended]", self._group.submit(append, loop))
 
     def append_blocking(self, append: Append) -> Appended:
         """Do what `append` does, for a thread without an event loop."""

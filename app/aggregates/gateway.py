@@ -89,6 +89,11 @@ def _applied(s: GatewayState, event: e.EarlyDeleteApplied, _version: int, _at: i
     return _put(s, event.ref, tuple([ref for ref in _shelf(s, event.ref) if ref != event.ref]))
 
 
+def is_early(state: GatewayState, ref: bytes) -> bool:
+    """Tell whether a message was taken back before it came."""
+    return bool(state.early) and ref in _shelf(state, ref)
+
+
 def _number(ref: bytes) -> int:
     return int.from_bytes(ref[:4]) % SHELVES
 
@@ -151,7 +156,7 @@ class Gateway(Aggregate[GatewayState]):
 
     def is_early(self, ref: bytes) -> bool:
         """Tell whether the message was taken back before it came."""
-        return ref in _shelf(self.state, ref)
+        return is_early(self.state, ref)
 
     def _evolve(self, event: Event, version: Version, now: Micros) -> GatewayState:
         return evolve(self.state, event, version, now)

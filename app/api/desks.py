@@ -7,7 +7,7 @@ known before the body is read, as a set of bits; which bot it is for, only after
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hmac import compare_digest
 from typing import Protocol
 
@@ -21,6 +21,16 @@ class Take(Protocol):
 
     async def __call__(self, delivery: Delivery, /) -> None:
         """Return when every fact is durable; raises `LogUnavailable` or `QueueFull` if not."""
+
+
+class TakeAtOnce(Protocol):
+    """What a receiver may have as its `at_once`: a way without a task, for what most webhooks are."""
+
+    def __call__(self, delivery: Delivery, done: Callable[[bool], None], /) -> bool:
+        """Tell whether the delivery was taken; `done(True)` will tell that it is durable.
+
+        After False, from either, nothing has been promised: await `Take`, which tells why.
+        """
 
 
 class Seat(Protocol):

@@ -21,7 +21,7 @@ from collections.abc import Callable
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api.desks import Desks, WrongSecret
+from app.api.desks import Desks, TakeAtOnce, WrongSecret
 from app.api.problem import UNEXPECTED, Problem, send_problem, where
 from app.api.whapi import TooManyItems, UnreadableDelivery, read
 from eventstore.errors import LogUnavailable, OutcomeUnknown, QueueFull
@@ -30,8 +30,12 @@ MAX_BODY = 1024 * 1024
 RETRY_AFTER = 5
 """Seconds after which the gateway should come again while the log cannot be written."""
 
+PATH = "/webhooks/whapi"
+ONE_RECEIVED = b'{"received": 1}'
+
+Headers = list[tuple[bytes, bytes]]
+
 _PREFIX = "/webhooks/"
-_WHAPI = "/webhooks/whapi"
 _GATEWAY = "whapi"
 _METHODS = frozenset(("POST", "PUT", "PATCH", "DELETE"))
 _log = structlog.get_logger(__name__)
@@ -74,7 +78,7 @@ _UNAVAILABLE = Problem(
     status=503,
     detail="Nothing of this webhook is acknowledged. Deliver it again after Retry-After seconds.",
 )
-_OK_HEADERS = [
+OK_HEADERS = [
     ((b"content-type", b"application/json"), (b"content-length", str(length).encode()))
     for length in range(32)
 ]
@@ -120,7 +124,7 @@ class WebhookIngress:
         self._app = app
         self._desks = desks
         self._max_body = max_body
-        self._count = count
+        self.count = count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request: the ASGI interface."""
@@ -131,18 +135,37 @@ class WebhookIngress:
             bot, event, method, opened = self._admit(scope)
             body = await self._body(receive)
             if body is None:
-                self._count("disconnected")
+                self.count("disconnected")
                 return
             received = await self._take(body, event, method, opened, bot)
         except _Refused as refusal:
-            self._count(refusal.outcome)
+            self.count(refusal.outcome)
             await send_problem(send, refusal.problem, headers=refusal.headers)
             return
-        self._count("received")
+        self.count("received")
         answer = b'{"received": %d}' % received
-        headers = _OK_HEADERS[len(answer)]
+        headers = OK_HEADERS[len(answer)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
+
+    def at_once(self, headers: Headers, body: bytes, done: Callable[[bool], None]) -> bool:
+        """Take a whole POST to `PATH` without a task, if it is what most are.
+
+        True: `done(True)` will be called from the event loop when it is to be answered with 200,
+        `OK_HEADERS` and `ONE_RECEIVED`, and to be counted as `received`. False, or `done(False)`:
+        nothing has been promised; await the ASGI callable, which decides again and answers
+        whatever there is to say.
+        """
+        opened, length = self._headers(headers)
+        if not opened or length > self._max_body:
+            return False
+        try:
+            delivery = read(body, method="POST")
+            take = self._desks.take_for(delivery.channel, opened)
+        except Exception:  # noqa: BLE001 - the ASGI callable will meet it again, and say so
+            return False
+        at_once: TakeAtOnce | None = getattr(take, "at_once", None)
+        return at_once is not None and at_once(delivery, done)
 
     def _admit(self, scope: Scope) -> tuple[str, str | None, str, int]:
         """Return bot, event and method as URL and verb name them, and the bots that are open to it.
@@ -151,11 +174,11 @@ class WebhookIngress:
         """
         path: str = scope["path"]
         verb: str = scope["method"]
-        bot, event, method = ("", None, None) if path == _WHAPI else _named(path)
+        bot, event, method = ("", None, None) if path == PATH else _named(path)
         if verb not in _METHODS:
             allow = (b"allow", b"POST, PUT, PATCH, DELETE")
             raise _Refused(_WRONG_METHOD, allow)
-        opened, length = self._headers(scope)
+        opened, length = self._headers(scope["headers"])
         if bot:
             opened = self._desks.only(bot, opened)
         if not opened:
@@ -164,11 +187,11 @@ class WebhookIngress:
             raise _Refused(_TOO_LARGE)
         return bot, event, method or verb, opened
 
-    def _headers(self, scope: Scope) -> tuple[int, int]:
+    def _headers(self, headers: Headers) -> tuple[int, int]:
         """Return the bots that the secret opens, and the length that the sender announces."""
         desks = self._desks
         header, opened, length = desks.header, desks.open, 0
-        for name, value in scope["headers"]:
+        for name, value in headers:
             if name == header:
                 opened |= desks.opened_by(value)
             elif name == b"content-length" and value.isdigit():

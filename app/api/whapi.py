@@ -21,11 +21,13 @@ from msgspec import Raw
 from app.api.mending import with_whole_characters, without_depths
 from app.api.whapi_messages import (
     UNREADABLE,
+    Message,
     Tolerant,
     micros,
     other_kind,
     person_of,
     read_message,
+    read_text,
     word,
 )
 from app.conversation.facts import (
@@ -106,6 +108,14 @@ class _ChatUpdate(msgspec.Struct, gc=False):
     after_update: dict[str, Raw] | None = None
 
 
+class _OneKind(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """The commonest envelope: messages and nothing else."""
+
+    messages: list[Message]
+    event: _Event | None = None
+    channel_id: str | None = None
+
+
 class _Version(msgspec.Struct, gc=False):
     """What of a message may change besides its content."""
 
@@ -120,8 +130,10 @@ class _Call(msgspec.Struct, gc=False):
 
 _ENVELOPE = msgspec.json.Decoder(dict[str, Raw])
 _ITEMS = msgspec.json.Decoder(list[Raw])
+_ONE_KIND = msgspec.json.Decoder(_OneKind)
 _STRING = msgspec.json.Decoder(str)
 _EVENT = Tolerant(_Event)
+_NO_EVENT = _Event()
 _STATUS = Tolerant(_Status, "id", "status")
 _PRESENCE = Tolerant(_Presence, "contact_id")
 _CALL = Tolerant(_Call)
@@ -138,6 +150,27 @@ def read(body: bytes, *, event: str | None = None, method: str | None = None) ->
     `channel_id` gives channel "". A message is given once, however many items show it.
     Raises `NotJson`, `NotAnEnvelope` or `TooManyItems`.
     """
+    return _one_text(body, method) or _whatever(body, event, method)
+
+
+def _one_text(body: bytes, method: str | None) -> Delivery | None:
+    """Read the commonest body, one new text message, in one go; None for any other.
+
+    What `_whatever` says of the same body is the same, and takes four times as long.
+    """
+    try:
+        envelope = _ONE_KIND.decode(body)
+    except UNREADABLE:
+        return None
+    said = envelope.event or _NO_EVENT
+    verb = said.event or said.method or method or ""
+    if len(envelope.messages) != 1 or verb.lower() not in {"post", ""}:
+        return None
+    fact = read_text(envelope.messages[0])
+    return None if fact is None else Delivery("whapi", envelope.channel_id or "", (fact,))
+
+
+def _whatever(body: bytes, event: str | None, method: str | None) -> Delivery:
     envelope, cut = _envelope(body)
     channel = _string(envelope.pop("channel_id", None))
     said = _event_of(envelope.pop("event", None))

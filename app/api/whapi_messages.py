@@ -138,7 +138,7 @@ def person_of(chat: str, sender: str = "") -> Person | None:
     number, server = _address(chat)
     if not number:
         return None
-    other, space = _address(sender)
+    other, space = _address(sender) if sender else ("", "")
     if server in _PHONE_SERVERS:
         return Person(phone=number, lid=other if other and space in _LID_SERVERS else None)
     if server not in _LID_SERVERS:
@@ -288,6 +288,19 @@ _MESSAGE = Tolerant(Message, "id", "chat_id", "from_me")
 # --- Facts ----------------------------------------------------------------------------------------
 
 
+def read_text(message: Message) -> MessageFact | None:
+    """Return the fact of a text in a one-to-one chat, the commonest message; None for any other."""
+    if message.type != "text" or message.text is None or not message.text.body or not message.id:
+        return None
+    person = _person(message)
+    return None if person is None else _fact(message, person, "text", message.text.body)
+
+
+def _person(message: Message) -> Person | None:
+    # `from` of our own messages is the bot's number: it must not be joined to the person's lid.
+    return person_of(message.chat_id, "" if message.from_me else message.sender or "")
+
+
 def read_message(raw: Raw, *, kind_of_rest: str = "messages.post") -> Fact:
     """Return the fact that one message is.
 
@@ -300,13 +313,13 @@ def read_message(raw: Raw, *, kind_of_rest: str = "messages.post") -> Fact:
     if not message.id:
         msg = "a message without an id"
         raise ValueError(msg)
-    # `from` of our own messages is the bot's number: it must not be joined to the person's lid.
-    person = person_of(message.chat_id, "" if message.from_me else message.sender or "")
+    text = read_text(message)
+    if text is not None:
+        return text
+    person = _person(message)
     if person is None:
         kind = other_kind(message.chat_id, "message", kind_of_rest)
         return OtherFact(kind=kind, raw=bytes(raw), id=message.id)
-    if message.type == "text" and message.text is not None and message.text.body:
-        return _fact(message, person, "text", message.text.body)
     kind = word(message.type) or "unknown"
     content = _content(raw, kind)
     if kind == "action":

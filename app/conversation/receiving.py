@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections import Counter
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import islice
 
@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from app.aggregates.events import Content, Presence
-from app.aggregates.gateway import GATEWAY_STREAM, Gateway, GatewayState
+from app.aggregates.gateway import GATEWAY_STREAM, Gateway, GatewayState, is_early
 from app.aggregates.user import User
 from app.aggregates.user_state import UserState
 from app.conversation import refs
@@ -36,7 +36,7 @@ from app.conversation.facts import (
     RejectedFact,
     StatusFact,
 )
-from app.conversation.repository import Repository
+from app.conversation.repository import Repository, Settled
 from eventstore.errors import AppendRejected, DuplicateKey, LogUnavailable, OutcomeUnknown
 from eventstore.group_commit import GroupCommit
 from eventstore.keyring import Handle, Keyring
@@ -124,6 +124,8 @@ class Identities:
 
 def handles_of(person: Person) -> tuple[Handle, ...]:
     """Return the person's handles, the phone first. Raises `ValueError` if there is none."""
+    if person.phone and not person.lid:  # nearly everybody
+        return (Handle("phone", person.phone),)
     handles = tuple(
         Handle(kind, value)
         for kind, value in (("phone", person.phone), ("lid", person.lid))
@@ -181,6 +183,48 @@ class Receiver:
             self._take_one(delivery, index, fact) for index, fact in enumerate(facts)
         )
 
+    def at_once(self, delivery: Delivery, done: Callable[[bool], None]) -> bool:
+        """Take a delivery without a task, if it is what most are: one message of somebody known.
+
+        True: `done(recorded)` will be called from the event loop, True when the message is
+        durable. False, from either: nothing has been said about it; await the receiver itself,
+        which tells why.
+        """
+        facts = delivery.facts
+        fact = facts[0] if len(facts) == 1 else None
+        if type(fact) is not MessageFact or fact.origin != "person":
+            return False
+        try:
+            pseudonym = self._identities.known(fact.person)
+            if pseudonym is None:
+                return False
+            stream = user_stream(pseudonym)
+            content = self._sealer.seal_at_hand(pseudonym, stream, "content", _content(fact))
+            if content is None:
+                return False
+            ref = self._ref(delivery, fact.id)
+            return self._users.record_at_once(
+                stream,
+                self._recording(delivery, fact, ref, pseudonym, content),
+                self._telling(ref, done),
+            )
+        except Exception:  # noqa: BLE001 - nothing was queued: the long way will meet it again
+            return False
+
+    def _telling(self, ref: IdempotencyKey, done: Callable[[bool], None]) -> Settled:
+        """Return what is to be done when a message of a person is durable, or is not."""
+
+        def settled(error: BaseException | None) -> None:
+            if error is not None:
+                done(False)
+                return
+            self.counts["message_person"] += 1
+            self._crash.reach("after_message_received")
+            gateway = self._gateway.state(GATEWAY_STREAM)
+            done(gateway is not None and not is_early(gateway, ref))
+
+        return settled
+
     async def _take_one(self, delivery: Delivery, index: int, fact: Fact) -> None:
         kind = type(fact).__name__
         try:
@@ -224,31 +268,10 @@ class Receiver:
         pseudonym = await self._identities.pseudonym(fact.person)
         stream = user_stream(pseudonym)
         content = self._sealer.seal(pseudonym, stream, "content", _content(fact))
-        at = fact.at or None
-        now = self._log.now()
-
-        def record(user: User) -> None:
-            self._register(user, delivery, fact.chat_id, pseudonym)
-            if fact.origin == "person":
-                user.receive_message(
-                    ref,
-                    fact.kind,
-                    content,
-                    answerable=fact.answerable,
-                    at=at,
-                    now=now,
-                )
-            elif fact.origin == "human":
-                user.human_wrote(ref, content, at=at, now=now)
-            else:
-                user.echo_observed(ref, content, key=echo_key, at=at, now=now)
-
+        record = self._recording(delivery, fact, ref, pseudonym, content)
         try:
             await self._ask_first(delivery, ref)
             if fact.origin == "bot":
-                echo_key = refs.echo_key(
-                    self._fingerprint, delivery.gateway, self._channel, fact.id
-                )
                 await self._users.record(stream, record, absent=(ref,))
             else:
                 await self._users.record(stream, record)
@@ -260,6 +283,32 @@ class Receiver:
         self._crash.reach("after_message_received")
         if fact.origin == "person":
             await self._apply_early_delete(stream, delivery, ref)
+
+    def _recording(
+        self,
+        delivery: Delivery,
+        fact: MessageFact,
+        ref: IdempotencyKey,
+        pseudonym: str,
+        content: Sealed[Content],
+    ) -> Callable[[User], None]:
+        """Return what a message does to its user."""
+        at = fact.at or None
+        now = self._log.now()
+
+        def record(user: User) -> None:
+            self._register(user, delivery, fact.chat_id, pseudonym)
+            if fact.origin == "person":
+                user.receive_message(
+                    ref, fact.kind, content, answerable=fact.answerable, at=at, now=now
+                )
+            elif fact.origin == "human":
+                user.human_wrote(ref, content, at=at, now=now)
+            else:
+                key = refs.echo_key(self._fingerprint, delivery.gateway, self._channel, fact.id)
+                user.echo_observed(ref, content, key=key, at=at, now=now)
+
+        return record
 
     async def _apply_early_delete(
         self, stream: StreamName, delivery: Delivery, ref: IdempotencyKey

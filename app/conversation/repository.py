@@ -49,6 +49,7 @@ _log = structlog.get_logger(__name__)
 S = TypeVar("S")
 R = TypeVar("R")
 Triggered = tuple[Event, IdempotencyKey | None]
+Settled = Callable[[BaseException | None], None]
 
 SNAPSHOT_EVERY = 500
 READ_PAGE = 5000
@@ -137,10 +138,11 @@ class Repository(Generic[A, S]):
         self._loading: dict[StreamName, asyncio.Task[_Cell[S]]] = {}
         self._outdated: WeakSet[asyncio.Task[_Cell[S]]] = WeakSet()
         self._background: set[asyncio.Task[None]] = set()
-        self.on_commit: Callable[[StreamName, S], None] | None = None
-        """Called with the state after each commit of this process, and after each conflict."""
+        self.on_commit: Callable[[StreamName, S, Version], None] | None = None
+        """Called with state and version after each commit of this process, and each conflict."""
         self.hits = 0
         self.misses = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __len__(self) -> int:
         """How many aggregates are in memory."""
@@ -192,6 +194,29 @@ class Repository(Generic[A, S]):
             if done:
                 return answer
 
+    def record_at_once(
+        self, stream: StreamName, command: Callable[[A], object], done: Settled
+    ) -> bool:
+        """Do what `record` does without a task, if nothing but the disk has to be waited for.
+
+        `done(error)` is called from the event loop when the append is durable (None) or has
+        failed: nothing is decided again here. False: nothing was queued and `done` will not be
+        called. Raises what `Writer.submit` and `command` do; nothing is queued then, either.
+        """
+        cell = self._cells.get(stream)
+        if cell is None or (cell.deciders and cell.tail is not None):
+            return False
+        kind = self._kind
+        aggregate = kind.revive(stream, cell.live, cell.live_version, read_only=cell.read_only)
+        command(aggregate)
+        triggered = kind.collect(aggregate)
+        if not triggered:
+            return False
+        self._submit(stream, cell, triggered, kind.state_of(aggregate), (), done)
+        self.hits += 1
+        self._cells.move_to_end(stream)
+        return True
+
     async def _cell(self, stream: StreamName) -> _Cell[S]:
         cell = self._cells.get(stream)
         if cell is None:
@@ -222,7 +247,7 @@ class Repository(Generic[A, S]):
                 await asyncio.shield(cell.tail)
         except (Conflict, EpochMismatch):
             cell = await self._load(stream, base=cell)
-            self._tell(stream, cell.committed)  # what others appended is news here, too
+            self._tell(stream, cell.committed, cell.version)  # what others appended is news here, too
             return False, answer
         except Exception:
             if triggered:
@@ -241,6 +266,11 @@ class Repository(Generic[A, S]):
         if cell is None:
             return None
         return self._kind.revive(stream, cell.committed, cell.version, read_only=cell.read_only)
+
+    def state(self, stream: StreamName) -> S | None:
+        """Return the state as committed, if it is in memory; never waits."""
+        cell = self._cells.get(stream)
+        return None if cell is None else cell.committed
 
     async def refresh(self, stream: StreamName) -> None:
         """Fast-forward what is cached: another process may have appended."""
@@ -262,6 +292,28 @@ class Repository(Generic[A, S]):
         live: S,
         absent: tuple[IdempotencyKey, ...],
     ) -> None:
+        waiter: asyncio.Future[BaseException | None]
+        waiter = asyncio.get_running_loop().create_future()
+
+        def done(error: BaseException | None) -> None:
+            if not waiter.done():  # our caller may have gone away: the append went on without it
+                waiter.set_result(error)
+
+        self._submit(stream, cell, triggered, live, absent, done)
+        error = await waiter
+        if error is not None:
+            raise error
+
+    def _submit(  # noqa: PLR0913 - one append, and who waits for it
+        self,
+        stream: StreamName,
+        cell: _Cell[S],
+        triggered: Sequence[Triggered],
+        live: S,
+        absent: tuple[IdempotencyKey, ...],
+        done: Settled,
+    ) -> None:
+        """Queue the append: `live` is the cell's live state until `done(error)` is called."""
         encode = self._kind.codec.encode
         append = Append(
             stream,
@@ -271,24 +323,37 @@ class Repository(Generic[A, S]):
             new_append_id(),
             absent,
         )
-        future = self._writer.submit(append)
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        future = self._writer.submit(append, self._loop)
         cell.live = live
         cell.live_version = Version(cell.live_version + len(triggered))
         cell.in_flight += 1
         cell.tail = future
-        try:
-            # A caller that goes away takes neither the append nor those who wait for it along.
-            appended = await asyncio.shield(future)
-        except (DuplicateKey, AppendRejected, LogUnavailable):
+
+        def settle(future: asyncio.Future[Appended]) -> None:
+            done(self._settled(stream, cell, triggered, future))
+
+        future.add_done_callback(settle)  # the first: whoever waits for it finds the cell settled
+
+    def _settled(
+        self,
+        stream: StreamName,
+        cell: _Cell[S],
+        triggered: Sequence[Triggered],
+        future: asyncio.Future[Appended],
+    ) -> BaseException | None:
+        """Bring the cell up to date with an append that has been answered; return its error."""
+        error = future.exception()
+        if error is None:
+            self._commit(stream, cell, triggered, future.result(), future)
+        elif isinstance(error, DuplicateKey | AppendRejected | LogUnavailable):
             # Nothing was appended: what was decided after it will fail, and be decided again.
             if self._cells.get(stream) is cell:
                 self._cells[stream] = cell.restarted()
-            raise
-        except BaseException:
-            # A conflict, or our caller went away: only the log knows where it stands.
-            self._drop(stream, cell)
-            raise
-        self._commit(stream, cell, triggered, appended, future)
+        else:
+            self._drop(stream, cell)  # a conflict: only the log knows where it stands
+        return error
 
     def _commit(
         self,
@@ -298,6 +363,14 @@ class Repository(Generic[A, S]):
         appended: Appended,
         future: asyncio.Future[Appended],
     ) -> None:
+        cell.in_flight -= 1
+        if cell.tail is future:
+            cell.tail = None
+        if cell.version + len(triggered) != appended.version:
+            # What was before it failed, and another process appended as many events in its place.
+            self._drop(stream, cell)
+            self._outdate(stream)
+            return
         evolve = self._kind.evolve
         state = cell.committed
         version = cell.version
@@ -306,21 +379,19 @@ class Repository(Generic[A, S]):
             state = evolve(state, event, version, appended.recorded_at)
         cell.committed = state
         cell.version = version
-        cell.in_flight -= 1
-        if cell.tail is future:
-            cell.tail = None
+        if cell.tail is None:
             cell.live = state
-        if self._cells.get(stream) is not cell or version != appended.version:
-            self._outdate(stream)  # an answer was lost with its caller: the log knows better
+        if self._cells.get(stream) is not cell:
+            self._outdate(stream)  # what took its place was read before this was durable
             return
         if not cell.read_only and version - cell.snapshot_version >= self._snapshot_every:
             cell.snapshot_version = version
             self._start(self._save_snapshot(stream, state, version, cell.epoch))
-        self._tell(stream, state)
+        self._tell(stream, state, version)
 
-    def _tell(self, stream: StreamName, state: S) -> None:
+    def _tell(self, stream: StreamName, state: S, version: Version) -> None:
         if self.on_commit is not None:
-            self.on_commit(stream, state)
+            self.on_commit(stream, state, version)
 
     def _drop(self, stream: StreamName, cell: _Cell[S]) -> None:
         if self._cells.get(stream) is cell:

@@ -24,7 +24,7 @@ from app.derived import file_id, is_damaged, opened, put_aside
 from eventstore.errors import CursorMismatch, EventStoreError
 from eventstore.store import LogReader
 from eventstore.subscription import Subscription
-from eventstore.types import Cursor, Epoch, Position, StreamName
+from eventstore.types import Cursor, Epoch, Position, StreamName, Version
 
 _log = structlog.get_logger(__name__)
 PREFIX = "user/"
@@ -162,6 +162,8 @@ class TodoList:
         self._subscription: Subscription | None = None
         self._seen = Position(0)
         """Every stream mentioned up to here has been looked at."""
+        self._told: dict[StreamName, int] = {}
+        """Versions that were looked at when they were committed, and were not yet read."""
         self._saved: tuple[int, int] = (-1, -1)
         self._changed = False
 
@@ -178,8 +180,13 @@ class TodoList:
         """Return the streams with open work now."""
         return list(self._open)
 
+    def committed(self, stream: StreamName, state: UserState, version: Version) -> None:
+        """Look at a state that this process has just committed: the log will mention it again."""
+        self._told[stream] = version
+        self.changed(stream, state)
+
     def changed(self, stream: StreamName, state: UserState) -> None:
-        """Look at a state that has just been committed, or read."""
+        """Look at a state that has just been read."""
         was_open = stream in self._open
         if self._tell(stream, state):
             self._open.add(stream)
@@ -209,6 +216,7 @@ class TodoList:
                 _log.warning("TODO_REBUILT", reason=str(error))
                 self._subscription = Subscription(self._log, page=PAGE)
                 self._seen = Position(0)
+                self._told.clear()
                 busy = True
             except (EventStoreError, sqlite3.Error) as error:
                 _log.warning("BD_THREAD_ERROR", operation="todo", error=type(error).__name__)
@@ -252,9 +260,20 @@ class TodoList:
                 newest[event.stream] = event.version
             else:
                 self._others(event.stream)
-        await self._look_at_all(newest)
+        await self._look_at_all(self._news(newest))
         self._seen = batch.up_to
         return True
+
+    def _news(self, versions: Mapping[StreamName, int]) -> dict[StreamName, int]:
+        """Leave out what was looked at when it was committed here."""
+        told, news = self._told, {}
+        for stream, version in versions.items():
+            known = told.get(stream, 0)
+            if known <= version:
+                told.pop(stream, None)
+            if known < version:
+                news[stream] = version
+        return news
 
     async def _look_at_all(self, versions: Mapping[StreamName, int]) -> None:
         """Look at streams that may have open work: on the list until a look says otherwise.

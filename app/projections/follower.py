@@ -162,8 +162,9 @@ class Follower:
                 if arrive is not None:
                     arrive()
                     arrive = None
+                began = time.monotonic()
                 if self._turn():
-                    self._stopping.wait(_PAUSE_SECONDS)
+                    self._stopping.wait(max(_PAUSE_SECONDS, _RESTS * (time.monotonic() - began)))
                 else:
                     self._news.wait(_IDLE_SECONDS)
             except Exception as error:  # noqa: BLE001 - were this thread to end, nobody would know

@@ -1,0 +1,182 @@
+"""The short way of a webhook: uvicorn's protocol, without ASGI where nothing needs it.
+
+Of what an ASGI server does for a request, a webhook that brings one message of somebody known
+needs little: no task, no messages to and fro. Once such a request is complete it is handed to
+`WebhookIngress.at_once`, and answered when its event is durable. Whatever else comes, and whatever
+does not go well, goes the ASGI way, which is the contract: there it is decided again
+(docs/decisions/0008-a-short-way-for-webhooks.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from app.api.corked import CorkedProtocol
+from app.api.ingress import OK_HEADERS, ONE_RECEIVED, PATH, Headers, WebhookIngress
+
+_URL = PATH.encode()
+_NOT_THERE = {"method": "POST", "path": PATH, "raw_path": _URL, "query_string": b""}
+"""What a scope still lacks when the headers are complete."""
+
+
+class ShortWayProtocol(CorkedProtocol):
+    """uvicorn's protocol with a short way into its application, if that is a `WebhookIngress`."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401 - uvicorn's own
+        """Take what uvicorn gives."""
+        super().__init__(*arguments, **named)
+        app = self.config.app
+        usual = self.limit_concurrency is None and not self.root_path
+        self._door = app if usual and isinstance(app, WebhookIngress) else None
+        self._held = False
+        """A request is being read whose ASGI task may not be needed."""
+        self._body = b""
+
+    def data_received(self, data: bytes) -> None:
+        """Read; a request that is not complete by then goes the ASGI way, piece by piece."""
+        super().data_received(data)
+        if self._held:
+            self._held = False
+            self.go_the_asgi_way(self.scope, self._body, complete=False)
+
+    def on_headers_complete(self) -> None:
+        """Start the request's task, or wait for its body."""
+        self._held = self._may_be_short()
+        if self._held:
+            self._body = b""
+        else:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of a body."""
+        if self._held:
+            self._body += body
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Take a request the short way, if it was held for it and is what most are."""
+        if not self._held:
+            super().on_message_complete()
+            return
+        self._held = False
+        assert self._door is not None  # noqa: S101 - else nothing is held
+        answering = _Answering(self, self._door, self.scope, self._body)
+        if self._door.at_once(self.headers, self._body, answering):
+            self.cycle = answering  # type: ignore[assignment]
+            self.tasks.add(answering)  # type: ignore[arg-type]
+        else:
+            self.go_the_asgi_way(self.scope, self._body, complete=True)
+
+    def go_the_asgi_way(self, scope: Any, body: bytes, *, complete: bool) -> None:  # noqa: ANN401
+        """Start the ordinary task of a request that was held, and has had no answer."""
+        scope.update(_NOT_THERE)
+        cycle = RequestResponseCycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=True,
+            on_response=self.on_response_complete,
+        )
+        cycle.body += body
+        cycle.more_body = not complete
+        if complete or body:
+            cycle.message_event.set()
+        if self.scope is scope:  # else another request has been read behind it, and waits for it
+            self.cycle = cycle
+        self._start_asgi_task(cycle, self.app)
+
+    def _may_be_short(self) -> bool:
+        """Tell whether all that is known of a request before its body allows the short way."""
+        parser = self.parser
+        return (
+            self._door is not None
+            and self.url == _URL
+            and (self.cycle is None or self.cycle.response_complete)
+            and parser.get_method() == b"POST"
+            and parser.get_http_version() == "1.1"
+            and parser.should_keep_alive()
+            and not parser.should_upgrade()
+            and not self.expect_100_continue
+            and not self.flow.write_paused
+        )
+
+
+class _Answering:
+    """A request on the short way: to uvicorn, the cycle of its connection and a task to wait for."""
+
+    __slots__ = (
+        "_body", "_door", "_protocol", "_scope", "disconnected", "keep_alive", "response_complete",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        protocol: ShortWayProtocol,
+        door: WebhookIngress,
+        scope: Any,  # noqa: ANN401 - uvicorn's own
+        body: bytes,
+    ) -> None:
+        self._protocol = protocol
+        self._door = door
+        self._scope = scope
+        self._body = body
+        self.disconnected = False
+        self.keep_alive = True
+        self.response_complete = False
+
+    def __call__(self, recorded: bool) -> None:  # noqa: FBT001 - the receiver's answer
+        """Answer 200; or, if the event was not recorded, go the ASGI way."""
+        protocol = self._protocol
+        protocol.tasks.discard(self)  # type: ignore[arg-type]
+        if recorded:
+            self._door.count("received")
+        if self.disconnected or protocol.transport.is_closing():
+            return
+        if not recorded:
+            protocol.go_the_asgi_way(self._scope, self._body, complete=True)
+            return
+        self.response_complete = True
+        head = _head(protocol.server_state.default_headers)
+        end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
+        protocol.transport.write(head + end + ONE_RECEIVED)
+        if not self.keep_alive:
+            protocol.transport.close()
+        protocol.on_response_complete()
+
+    def cancel(self, msg: object = None) -> None:  # noqa: ARG002 - a task's
+        """Give up: whoever waits is not answered, and comes again."""
+        self.disconnected = True
+        self._protocol.transport.close()
+
+    @property
+    def message_event(self) -> _Answering:
+        """What a connection that is lost would wake."""
+        return self
+
+    def set(self) -> None:
+        """Wake nobody."""
+
+
+_heads: tuple[Headers | None, bytes] = (None, b"")
+
+
+def _head(default: Headers) -> bytes:
+    """Return the head of a 200 as the ASGI way writes it, but for its end.
+
+    `default` are the server's own headers: the date, a new list each second.
+    """
+    global _heads  # noqa: PLW0603 - a cache of one
+    if _heads[0] is not default:
+        headers = [*default, *OK_HEADERS[len(ONE_RECEIVED)]]
+        lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+        _heads = (default, b"HTTP/1.1 200 OK\r\n" + lines)
+    return _heads[1]
