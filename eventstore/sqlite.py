@@ -60,7 +60,7 @@ class SQLiteLog(SQLiteAppends):
             super().__init__(writer, clock)
             self._watcher = connect(database)
             if server:
-                writer.execute("PRAGMA wal_autocheckpoint=4000")
+                writer.execute("PRAGMA wal_autocheckpoint=16000")
             if not self._has_schema():
                 writer.executescript("BEGIN IMMEDIATE;" + SQL["schema"] + "COMMIT;")
             self._add_node_status()

@@ -24,7 +24,7 @@ class Take(Protocol):
 
 
 class TakeAtOnce(Protocol):
-    """What a receiver may have as its `at_once`: a way without a task, for what most webhooks are."""
+    """What a receiver may have as its `at_once`: a way without a task, for most webhooks."""
 
     def __call__(self, delivery: Delivery, done: Callable[[bool], None], /) -> bool:
         """Tell whether the delivery was taken; `done(True)` will tell that it is durable.

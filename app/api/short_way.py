@@ -101,7 +101,7 @@ class ShortWayProtocol(CorkedProtocol):
         return (
             self._door is not None
             and self.url == _URL
-            and (self.cycle is None or self.cycle.response_complete)
+            and self._is_free()
             and parser.get_method() == b"POST"
             and parser.get_http_version() == "1.1"
             and parser.should_keep_alive()
@@ -110,9 +110,13 @@ class ShortWayProtocol(CorkedProtocol):
             and not self.flow.write_paused
         )
 
+    def _is_free(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is None or cycle.response_complete
+
 
 class _Answering:
-    """A request on the short way: to uvicorn, the cycle of its connection and a task to wait for."""
+    """A request on the short way: for uvicorn a connection's cycle, and a task to wait for."""
 
     __slots__ = (
         "_body", "_door", "_protocol", "_scope", "disconnected", "keep_alive", "response_complete",
@@ -136,7 +140,7 @@ class _Answering:
     def __call__(self, recorded: bool) -> None:  # noqa: FBT001 - the receiver's answer
         """Answer 200; or, if the event was not recorded, go the ASGI way."""
         protocol = self._protocol
-        protocol.tasks.discard(self)  # type: ignore[arg-type]
+        protocol.tasks.discard(self)
         if recorded:
             self._door.count("received")
         if self.disconnected or protocol.transport.is_closing():

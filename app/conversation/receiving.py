@@ -215,15 +215,16 @@ class Receiver:
         """Return what is to be done when a message of a person is durable, or is not."""
 
         def settled(error: BaseException | None) -> None:
-            if error is not None:
-                done(False)
-                return
-            self.counts["message_person"] += 1
-            self._crash.reach("after_message_received")
-            gateway = self._gateway.state(GATEWAY_STREAM)
-            done(gateway is not None and not is_early(gateway, ref))
+            done(error is None and self._recorded(ref))
 
         return settled
+
+    def _recorded(self, ref: IdempotencyKey) -> bool:
+        """Count a person's message; tell whether nothing of it is left to do."""
+        self.counts["message_person"] += 1
+        self._crash.reach("after_message_received")
+        gateway = self._gateway.state(GATEWAY_STREAM)
+        return gateway is not None and not is_early(gateway, ref)
 
     async def _take_one(self, delivery: Delivery, index: int, fact: Fact) -> None:
         kind = type(fact).__name__

@@ -212,7 +212,7 @@ class Repository(Generic[A, S]):
         triggered = kind.collect(aggregate)
         if not triggered:
             return False
-        self._submit(stream, cell, triggered, kind.state_of(aggregate), (), done)
+        self._submit(stream, cell, triggered, kind.state_of(aggregate), done=done)
         self.hits += 1
         self._cells.move_to_end(stream)
         return True
@@ -247,7 +247,9 @@ class Repository(Generic[A, S]):
                 await asyncio.shield(cell.tail)
         except (Conflict, EpochMismatch):
             cell = await self._load(stream, base=cell)
-            self._tell(stream, cell.committed, cell.version)  # what others appended is news here, too
+            self._tell(
+                stream, cell.committed, cell.version
+            )  # what others appended is news here, too
             return False, answer
         except Exception:
             if triggered:
@@ -299,7 +301,7 @@ class Repository(Generic[A, S]):
             if not waiter.done():  # our caller may have gone away: the append went on without it
                 waiter.set_result(error)
 
-        self._submit(stream, cell, triggered, live, absent, done)
+        self._submit(stream, cell, triggered, live, absent=absent, done=done)
         error = await waiter
         if error is not None:
             raise error
@@ -310,8 +312,9 @@ class Repository(Generic[A, S]):
         cell: _Cell[S],
         triggered: Sequence[Triggered],
         live: S,
-        absent: tuple[IdempotencyKey, ...],
+        *,
         done: Settled,
+        absent: tuple[IdempotencyKey, ...] = (),
     ) -> None:
         """Queue the append: `live` is the cell's live state until `done(error)` is called."""
         encode = self._kind.codec.encode

@@ -39,6 +39,9 @@ _PAUSE_SECONDS: Final = 0.02
 """Between batches: a transaction for each commit of the log would want the interpreter's lock as
 often as the writer does."""
 
+_RESTS: Final = 4
+"""Times as long as the last batch took: beside a busy event loop that is longer than the pause."""
+
 
 class Follower:
     """Follows one log. `start` and `stop` it once; everything else is safe from any thread."""

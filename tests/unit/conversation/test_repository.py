@@ -408,7 +408,7 @@ async def test_a_caller_that_goes_away_takes_nobody_along(
     library: Library, told: list[Notes]
 ) -> None:
     shelf, store = library.held()
-    shelf.on_commit = lambda _, state: told.append(state)
+    shelf.on_commit = lambda _, state, _version: told.append(state)
     gone = asyncio.create_task(shelf.record(ANA, note("one")))
     await before_the_gate(store)
     waits = asyncio.create_task(shelf.record(ANA, look))
@@ -447,7 +447,7 @@ async def test_what_another_process_appended_is_seen_and_decided_upon(
     library: Library, told: list[Notes]
 ) -> None:
     ours, theirs = library.shelf(), library.shelf()
-    ours.on_commit = lambda _, state: told.append(state)
+    ours.on_commit = lambda _, state, _version: told.append(state)
     await ours.record(ANA, note("ours"))
     await theirs.record(ANA, note("theirs"))
     seen: list[Notes] = []
@@ -467,7 +467,7 @@ async def test_a_decision_against_it_after_a_conflict_is_told_all_the_same(
     ours, theirs = library.shelf(), library.shelf()
     await ours.record(ANA, look)
     await theirs.record(ANA, note("theirs"))
-    ours.on_commit = lambda _, state: told.append(state)
+    ours.on_commit = lambda _, state, _version: told.append(state)
     answer = await ours.record(ANA, lambda book: book.state or book.note("first"))
     assert answer == ("theirs",)
     assert told == [("theirs",)]

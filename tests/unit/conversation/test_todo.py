@@ -50,8 +50,8 @@ class Process:
             checkpoint=self.checkpoint,
             tell=self._tell,
         )
-        self.shelf.on_commit = lambda stream, state: self.todo.changed(
-            stream, cast("UserState", state)
+        self.shelf.on_commit = lambda stream, state, version: self.todo.committed(
+            stream, cast("UserState", state), version
         )
 
     def _tell(self, stream: StreamName, state: UserState) -> bool:
