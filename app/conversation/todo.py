@@ -251,29 +251,22 @@ class TodoList:
             msg = "start() comes first"
             raise RuntimeError(msg)
         loop = asyncio.get_running_loop()
+        told, self._told = self._told, {}
         batch = await loop.run_in_executor(self._readers, self._subscription.poll)
         if batch is None:
-            return False
+            return False  # whatever was told before it asked has been read
         newest: dict[StreamName, int] = {}
         for event in batch.events:
             if event.stream.startswith(PREFIX):
                 newest[event.stream] = event.version
             else:
                 self._others(event.stream)
-        await self._look_at_all(self._news(newest))
+        # What was told meanwhile may be in this page, too.
+        news = {s: v for s, v in newest.items() if max(told.pop(s, 0), self._told.get(s, 0)) < v}
+        self._told = told | self._told
+        await self._look_at_all(news)
         self._seen = batch.up_to
         return True
-
-    def _news(self, versions: Mapping[StreamName, int]) -> dict[StreamName, int]:
-        """Leave out what was looked at when it was committed here."""
-        told, news = self._told, {}
-        for stream, version in versions.items():
-            known = told.get(stream, 0)
-            if known <= version:
-                told.pop(stream, None)
-            if known < version:
-                news[stream] = version
-        return news
 
     async def _look_at_all(self, versions: Mapping[StreamName, int]) -> None:
         """Look at streams that may have open work: on the list until a look says otherwise.
