@@ -1,4 +1,4 @@
-"""Moving a bot's log and keys from one place to another: what is opened, and what is locked.
+"""Moving a bot's log and keys, or the control log: what is opened, and what is locked.
 
 The copying itself is `eventstore.migrate`'s. A directory is locked as `hilo serve` locks it; in
 PostgreSQL the log's head is, and nodes that beat are refused.
@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from app.addresses import without_secrets
-from app.lock import exclusive_directory
+from app.lock import exclusive, exclusive_directory
 from app.settings import Settings, SettingsError
+from app.stores import CONTROL_SCHEMA
 from eventstore.errors import CopyFailed, LogUnavailable
 from eventstore.keystore import KeyStore, SqliteKeyStore
 from eventstore.migrate import Moved, Say, Source, Target, move
@@ -40,7 +41,7 @@ class Place:
         self.directory: Path | None = None
         self.url = self.keys_url = ""
         if given.startswith(_SQLITE):
-            self.directory = Path(given.removeprefix(_SQLITE) or settings.data) / settings.bot
+            self.directory = self._directory(Path(given.removeprefix(_SQLITE) or settings.data))
             return
         if given == _FROM_SETTINGS:
             owner, program = settings.owner_database_url, settings.database_url
@@ -53,6 +54,12 @@ class Place:
             raise SettingsError(msg)
         self.url = given
         self.keys_url = keys_url or settings.keys_database_url.get_secret_value()
+        self._check_keys()
+
+    def _directory(self, data: Path) -> Path:
+        return data / self.settings.bot
+
+    def _check_keys(self) -> None:
         if not self.keys_url:
             msg = (
                 "the keys need a database of their own: set HILO_KEYS_DATABASE_URL, or give "
@@ -60,10 +67,20 @@ class Place:
             )
             raise SettingsError(msg)
 
+    @property
+    def file(self) -> Path | None:
+        """The file of the log; None if it is in PostgreSQL."""
+        return None if self.directory is None else self.directory / "log.db"
+
+    @property
+    def schema(self) -> str:
+        """The schema of the log, if it is in PostgreSQL."""
+        return self.settings.schema_name
+
     def __str__(self) -> str:
-        if self.directory is not None:
-            return str(self.directory)
-        return f"{without_secrets(self.url)} schema {self.settings.schema_name}"
+        if self.file is not None:
+            return str(self.file)
+        return f"{without_secrets(self.url)} schema {self.schema}"
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -79,23 +96,29 @@ class Place:
 
     def check(self) -> None:
         """Raise `LogUnavailable` if a log should be here and is not; nothing is made."""
-        if self.directory is not None and not (self.directory / "log.db").is_file():
+        if self.file is not None and not self.file.is_file():
             msg = f"there is no log in {self}: give the data directory, and --bot"
             raise LogUnavailable(msg)
 
     def source(self) -> Source:
         """Open the log to be read. Raises `LogUnavailable`, `StoreLocked` if it is served."""
-        if self.directory is not None:
-            return SqliteSource(self.directory / "log.db")
-        dead = self.settings.dead_seconds
-        return PostgresSource(self.url, self.settings.schema_name, dead_seconds=dead)
+        if self.file is not None:
+            return SqliteSource(self.file)
+        return PostgresSource(self.url, self.schema, dead_seconds=self.settings.dead_seconds)
 
     def target(self) -> Target:
         """Open the log that is to be made. Raises as `source`, and `CopyFailed`."""
-        if self.directory is not None:
-            return SqliteTarget(self.directory / "log.db")
-        dead = self.settings.dead_seconds
-        return PostgresTarget(self.url, self.settings.schema_name, dead_seconds=dead)
+        if self.file is not None:
+            return SqliteTarget(self.file)
+        return PostgresTarget(self.url, self.schema, dead_seconds=self.settings.dead_seconds)
+
+    def move_keys(self, goal: Place) -> int:
+        """Copy the keyring that belongs to the log; return how many rows it has. See `move_keys`.
+
+        Raises `CopyFailed`, `CopyDiffers`, `LogUnavailable`, `KeyringError`.
+        """
+        with closing(self.key_source()) as held, closing(goal.key_target()) as wanted:
+            return move_keys(held, wanted)
 
     def key_source(self) -> KeySource:
         """Open the keyring to be read. Raises `LogUnavailable`, `CopyFailed` if there is none."""
@@ -124,6 +147,44 @@ class Place:
         }
 
 
+class ControlPlace(Place):
+    """Where the control log of an installation is, or will be. It has no keys."""
+
+    def _directory(self, data: Path) -> Path:
+        return data
+
+    def _check_keys(self) -> None:
+        """Say nothing: nothing in it is sealed."""
+
+    @property
+    def file(self) -> Path | None:
+        """The file of the log; None if it is in PostgreSQL."""
+        return None if self.directory is None else self.directory / "control.db"
+
+    @property
+    def schema(self) -> str:
+        """The schema of the log, if it is in PostgreSQL."""
+        return CONTROL_SCHEMA
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep every server out of a data directory. Raises `StoreLocked`."""
+        if self.directory is None:
+            yield
+            return
+        with exclusive(self.directory / "serve.lock", f"the data directory {self.directory}"):
+            yield
+
+    def move_keys(self, goal: Place) -> int:
+        """Do nothing."""
+        del goal
+        return 0
+
+    def switch(self) -> dict[str, str]:
+        """Return nothing: what makes the bots use this place makes their control log do so."""
+        return {}
+
+
 def move_house(origin: Place, goal: Place, say: Say) -> tuple[Moved, int]:
     """Copy log and keys, compare, and make the goal usable; return also how many rows of keys.
 
@@ -133,8 +194,7 @@ def move_house(origin: Place, goal: Place, say: Say) -> tuple[Moved, int]:
     counts: list[int] = []
 
     def keys_too() -> None:
-        with closing(origin.key_source()) as held, closing(goal.key_target()) as wanted:
-            counts.append(move_keys(held, wanted))
+        counts.append(origin.move_keys(goal))
 
     with ExitStack() as stack:
         stack.enter_context(origin.alone())

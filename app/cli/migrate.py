@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from app.cli.failures import DONE, WrongUsage, codes
-from app.cli.options import Bot, Data, Json, settings_of
+from app.cli.options import Bot, Data, Json, installation_of, settings_of
 
 if TYPE_CHECKING:
     from app.cli.output import Bar
@@ -32,6 +32,9 @@ def migrate_store(
     keys_to: Annotated[
         str | None, typer.Option("--keys-to", metavar="URL", help=f"Of TO: {_KEYS}")
     ] = None,
+    control: Annotated[
+        bool, typer.Option("--control", help="The installation's control log instead of a bot's.")
+    ] = False,
     data: Data = None,
     bot: Bot = None,
     as_json: Json = False,
@@ -42,11 +45,12 @@ def migrate_store(
     command is run again; until it is complete, hilo serve refuses the target.
     """
     from app.cli import output
-    from app.moving import Place, move_house
+    from app.moving import ControlPlace, Place, move_house
 
-    settings = settings_of(data, bot)
-    origin = Place(source, keys_from, settings)
-    goal = Place(target, keys_to, settings)
+    settings = installation_of(data, bot) if control else settings_of(data, bot)
+    place = ControlPlace if control else Place
+    origin = place(source, keys_from, settings)
+    goal = place(target, keys_to, settings)
     if str(origin) == str(goal):
         msg = f"FROM and TO are both {origin}: name another TO"
         raise WrongUsage(msg)
@@ -70,10 +74,12 @@ def migrate_store(
         output.write_json(shown | {"set": goal.switch()})
         return DONE
     output.write_fields([(name.replace("_", " "), value) for name, value in shown.items()])
-    output.remark("every leaf was compared. To use the copy, start hilo serve with:")
-    for name, value in goal.switch().items():
-        output.remark(f"  {name}={value}" if value else f"  {name} not set")
-    output.remark("and with the key-encryption key that it had (DATA/kek, or HILO_KEK)")
+    output.remark("every leaf was compared")
+    if not control:
+        output.remark("to use the copy, start hilo serve with:")
+        for name, value in goal.switch().items():
+            output.remark(f"  {name}={value}" if value else f"  {name} not set")
+        output.remark("and with the key-encryption key that it had (DATA/kek, or HILO_KEK)")
     return DONE
 
 

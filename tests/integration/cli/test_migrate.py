@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from app.lock import exclusive_directory
+from app import control
+from app.lock import exclusive, exclusive_directory
 from app.projections import MODELS, Views
 from app.projections.rebuild import rebuild
+from app.settings import load
 from eventstore.keyring import BOT, Handle, KeyEncryptionKey, Keyring
 from eventstore.migrate_sqlite import SqliteTarget
 from eventstore.postgres import PostgresLog
@@ -141,6 +143,25 @@ def test_a_bot_that_is_served_is_not_moved(
     ran = hilo("migrate-store", postgres_url, "sqlite:elsewhere", "--keys-from", keys_url)
     assert ran.code == 3
     assert "served by node-1" in ran.err
+
+
+def test_the_control_log_moves_by_itself(
+    tmp_path: Path, data: Path, hilo: Hilo, postgres_url: str, keys_url: str
+) -> None:
+    control.acted(load(data=data), "turns drop", bot="default", why="a test")
+    source = SQLiteLog(data / "control.db")
+    before = source.read()
+    source.close()
+    ran = hilo("migrate-store", "--control", f"sqlite:{data}", postgres_url, "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["events"] == len(before) > 0
+    log = PostgresLog(postgres_url, schema="control")
+    assert log.read() == before
+    log.close()
+    with exclusive(data / "serve.lock", "the data directory"):
+        ran = hilo("migrate-store", "--control", f"sqlite:{data}", "sqlite:elsewhere")
+    assert ran.code == 3
+    assert "is in use" in ran.err
 
 
 def test_a_half_copied_bot_is_not_served(data: Path, tmp_path: Path, hilo: Hilo) -> None:

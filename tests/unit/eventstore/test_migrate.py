@@ -210,6 +210,22 @@ def test_a_copy_killed_at_any_moment_is_refused_and_goes_on_where_it_was(
     look(target, goes_on)
 
 
+def test_a_copy_goes_on_with_pages_of_another_size(
+    ends: tuple[End, End], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = ends
+
+    def stop(doing: str, done: int, _total: int) -> None:
+        if (doing, done) == ("copying", 5 * PAGE):
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        _copy_saying(source, target, stop)
+    monkeypatch.setattr(migrate, "PAGE", PAGE + 4)
+    assert copy(source, target).resumed_at == 5 * PAGE
+    assert look(source, contents) == look(target, contents)
+
+
 def test_a_copy_that_is_complete_is_only_compared_again(ends: tuple[End, End]) -> None:
     source, target = ends
     first = copy(source, target)
