@@ -1,0 +1,217 @@
+"""The protocol of docs/turn.md against nodes that claim, beat, pause, die and come back at any moment.
+
+Hypothesis looks for an order of steps after which one of its invariants does not hold. The decisions,
+the repository, the turns, the deliveries and the stores are the real ones; time is the test's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from app.aggregates import events as e
+from app.aggregates.user import User
+from app.conversation.refs import message_ref
+from eventstore.errors import EventStoreError
+from eventstore.keyring import Handle, KeyEncryptionKey, Keyring
+from eventstore.sealing import Sealer
+from eventstore.types import Append, StreamName, new_append_id
+from tests.conformance.conftest import FACTORIES
+from tests.conformance.protocol import SECOND, Judge, Node, Outcome, Outside
+from tests.conformance.stores import FakeClock
+
+NAMES = ("a", "b", "c")
+PEOPLE = 2
+OFF = {"a": 0, "b": 800_000, "c": -800_000}
+"""How wrong each node's idea of the store's time is (µs)."""
+
+nodes = st.sampled_from(NAMES)
+people = st.integers(0, PEOPLE - 1)
+outcomes = st.sampled_from(["ok"] * 7 + ["unknown, done", "unknown, not done", "no"])
+
+
+class ProtocolMachine(RuleBasedStateMachine):
+    """Three nodes, two people, one clock."""
+
+    factory_name: ClassVar[str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.factory = FACTORIES[self.factory_name](self.folder)
+        self.clock = FakeClock()
+        self.loop = asyncio.new_event_loop()
+        self.outside = Outside()
+        self.keys = Keyring.open(
+            self.folder / "keys.db",
+            KeyEncryptionKey.from_file(self.folder / "kek"),
+            clock=self.clock,
+        )
+        self.wrote: dict[bytes, str] = {}
+        self.starts = 0
+        self.messages = 0
+        self.live: dict[str, Node] = {}
+
+    @initialize()
+    def open(self) -> None:
+        self.store = self.factory.open(clock=self.clock)
+        self.judge = Judge(self.store, slack=2 * max(OFF.values()))
+        self.streams: list[StreamName] = []
+        for number in range(PEOPLE):
+            (person,) = self.keys.register([(Handle("phone", f"3460000000{number}"),)])
+            stream = StreamName(f"user/{person}")
+            chat = Sealer(self.keys).seal(person, stream, "chat", "chat")
+            self.streams.append(stream)
+            self.append(stream, lambda u, c=chat: u.register("whapi", c, now=self.clock.now))  # type: ignore[misc]
+        for name in NAMES:
+            self.start(name)
+        self.run(self.everybody_beats())
+
+    def teardown(self) -> None:
+        try:
+            if self.live:
+                self.all_ends_well()
+        finally:
+            for node in self.live.values():
+                self.run(node.die())
+            self.loop.close()
+            self.keys.close()
+            self.factory.close()
+            shutil.rmtree(self.folder)
+
+    # -- the world ---------------------------------------------------------------------------------
+
+    def run(self, work) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        """Let something happen, and everything that follows from it without another step."""
+
+        async def spin() -> None:
+            await work
+            for _ in range(30):
+                await asyncio.sleep(0)
+
+        self.loop.run_until_complete(spin())
+
+    async def everybody_beats(self) -> None:
+        for node in self.live.values():
+            await node.nodes.beat()
+
+    def start(self, name: str) -> None:
+        self.starts += 1
+        store = self.factory.open(clock=self.clock)
+        self.live[name] = Node(name, self.starts, store, OFF[name], self.keys, self.outside)
+
+    def append(self, stream: StreamName, command) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        """What the door records."""
+        state = self.judge.states.get(stream)
+        version = self.store.stream_version(stream)
+        user = User(stream) if state is None else User(stream, state, version)
+        command(user)
+        from app.conversation.kinds import USER_CODEC  # noqa: PLC0415
+
+        events = tuple(USER_CODEC.encode(event, key) for event, key in user.collect_events())
+        epoch = self.store.head().epoch
+        (answer,) = self.store.append_batch([Append(stream, version, events, epoch, new_append_id())])
+        assert not isinstance(answer, EventStoreError)
+
+    # -- rules -------------------------------------------------------------------------------------
+
+    @rule(person=people)
+    def a_message_comes(self, person: int) -> None:
+        self.messages += 1
+        stream = self.streams[person]
+        owner = stream.partition("/")[2]
+        content = e.Content(message_id=f"m{self.messages}", chat_id="chat", text="hola")
+        sealed = Sealer(self.keys).seal(owner, stream, "content", content)
+        ref = message_ref(self.keys.fingerprint, "whapi", "channel", f"in{self.messages}")
+        self.append(stream, lambda u: u.receive_message(ref, "text", sealed, now=self.clock.now))
+
+    @rule(seconds=st.sampled_from([0.1, 1, 3, 6, 11, 26]))
+    def time_goes_by(self, seconds: float) -> None:
+        self.clock.move(round(seconds * SECOND))
+
+    @rule(name=nodes)
+    def beat(self, name: str) -> None:
+        self.run(self.live[name].nodes.beat())
+
+    @rule()
+    def all_beat(self) -> None:
+        self.run(self.everybody_beats())
+
+    @rule(name=nodes, person=people)
+    def hear(self, name: str, person: int) -> None:
+        self.run(self.live[name].users.refresh(self.streams[person]))
+
+    @rule(name=nodes, person=people, hears=st.booleans())
+    def visit(self, name: str, person: int, hears: bool) -> None:
+        if hears:
+            self.run(self.live[name].users.refresh(self.streams[person]))
+        self.run(self.live[name].visit(self.streams[person]))
+
+    @rule(name=nodes, outcome=outcomes, times=st.integers(1, 6))
+    def go_on(self, name: str, outcome: Outcome, times: int) -> None:
+        for n in range(times):
+            self.step(self.live[name], outcome if n == times - 1 else "ok")
+
+    @rule(name=nodes)
+    def die_and_start_again(self, name: str) -> None:
+        self.run(self.live[name].die())
+        self.start(name)
+        self.run(self.live[name].nodes.beat())
+
+    def step(self, node: Node, outcome: Outcome) -> None:
+        async def go() -> None:
+            node.steps.pop(0).go(outcome)
+
+        if node.steps:
+            self.run(go())
+            self.wrote.update(dict.fromkeys(node.wrote, node.incarnation))
+            self.look()
+
+    @invariant()
+    def the_protocol_is_kept(self) -> None:
+        if self.live:
+            self.look()
+
+    def look(self) -> None:
+        self.judge.look(self.wrote, self.outside)
+
+    # -- in the end --------------------------------------------------------------------------------
+
+    def all_ends_well(self) -> None:
+        """Whatever happened: nodes that are let on answer everything, and account for every run."""
+        for _ in range(60):
+            for _ in range(12):
+                for node in list(self.live.values()):
+                    self.step(node, "ok")
+            self.clock.move(3 * SECOND)
+            self.run(self.everybody_beats())
+            for node in list(self.live.values()):
+                for stream in self.streams:
+                    self.run(node.users.refresh(stream))
+                    self.run(node.visit(stream))
+        states = self.judge.states.values()
+        assert not [s for s in states if s.pending or s.run or s.delivery], "something stays open"
+        asked = set(self.outside.billed.values())
+        assert asked <= set(self.judge.accounted), "4: a run was billed and nobody knows"
+
+
+@pytest.mark.parametrize("name", sorted(FACTORIES))
+def test_the_protocol_is_kept_whatever_happens(name: str) -> None:
+    class Machine(ProtocolMachine):
+        factory_name = name
+
+    run_state_machine_as_test(Machine, settings=settings(max_examples=40, stateful_step_count=40))
