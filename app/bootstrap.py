@@ -36,10 +36,10 @@ from app.conversation.turn import Turns
 from app.gateways.openai import OpenAIProvider, OpenAISettings
 from app.gateways.whapi import WhapiMessenger, WhapiSettings
 from app.jobs.bot_keys import bot_keys
+from app.jobs.calendar import BOT_KEYS, NODE_ROWS, calendar
 from app.jobs.fleet import Fleet, FleetJob
 from app.jobs.node_rows import node_rows
 from app.jobs.schedule import Schedule
-from app.jobs.slots import Daily
 from app.projections import MODELS, Follower, Views
 from app.release import release
 from app.settings import Settings
@@ -215,12 +215,12 @@ class Bot:
         return schedule
 
     def _fleet_jobs(self) -> Fleet:
-        zone, readers = self.settings.timezone, self.readers
+        readers, times = self.readers, calendar(self.settings.timezone)
         streams = Repository(JOBS, log=self.log, writer=self.writer, readers=readers)
         return Fleet(
             (
-                FleetJob("bot_keys", Daily(3, 0, zone), bot_keys(self.keyring, readers)),
-                FleetJob("node_rows", Daily(3, 30, zone), node_rows(self.log, readers)),
+                FleetJob(BOT_KEYS, times[BOT_KEYS], bot_keys(self.keyring, readers)),
+                FleetJob(NODE_ROWS, times[NODE_ROWS], node_rows(self.log, readers)),
             ),
             streams=streams,
             nodes=self.nodes,

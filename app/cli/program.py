@@ -20,8 +20,10 @@ from app.cli import (
     control,
     diff,
     importing,
+    jobs,
     log,
     migrate,
+    nodes,
     projections,
     running,
     store,
@@ -76,8 +78,9 @@ app.command("import", epilog=importing.CODES)(importing.import_files)
 app.command("migrate-store", epilog=migrate.CODES)(migrate.migrate_store)
 for _group in (log.log, threads.threads, users.users, turns.turns, projections.projections):
     app.add_typer(_group)
-for _group in (bots.bots, control.control, store.store, about.config):
+for _group in (bots.bots, control.control, store.store, jobs.jobs, about.config):
     app.add_typer(_group)
+app.command(epilog=nodes.CODES)(nodes.nodes)
 app.command(epilog=running.CODES["bench"])(running.bench)
 app.command(epilog=about.VERSION_CODES)(about.version)
 

@@ -1,7 +1,7 @@
-"""The protocol of docs/turn.md against nodes that claim, beat, pause, die and come back at any moment.
+"""The protocol of docs/turn.md: nodes claim, beat, pause, die and come back at any moment.
 
-Hypothesis looks for an order of steps after which one of its invariants does not hold. The decisions,
-the repository, the turns, the deliveries and the stores are the real ones; time is the test's.
+Hypothesis looks for an order of steps after which one of its invariants does not hold. Decisions,
+repository, turns, deliveries and stores are the real ones; time is the test's.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -25,14 +26,19 @@ from hypothesis.stateful import (
 
 from app.aggregates import events as e
 from app.aggregates.user import User
+from app.conversation.kinds import USER_CODEC
 from app.conversation.refs import message_ref
 from eventstore.errors import EventStoreError
 from eventstore.keyring import Handle, KeyEncryptionKey, Keyring
-from eventstore.sealing import Sealer
+from eventstore.sealing import Sealed, Sealer
 from eventstore.types import Append, StreamName, new_append_id
 from tests.conformance.conftest import FACTORIES
 from tests.conformance.protocol import SECOND, Judge, Node, Outcome, Outside
 from tests.conformance.stores import FakeClock
+
+EXAMPLES = 50
+PHASES = (Phase.explicit, Phase.generate)
+"""A story is not shortened: ids are random, and it takes minutes."""
 
 NAMES = ("a", "b", "c")
 PEOPLE = 2
@@ -76,7 +82,7 @@ class ProtocolMachine(RuleBasedStateMachine):
             stream = StreamName(f"user/{person}")
             chat = Sealer(self.keys).seal(person, stream, "chat", "chat")
             self.streams.append(stream)
-            self.append(stream, lambda u, c=chat: u.register("whapi", c, now=self.clock.now))  # type: ignore[misc]
+            self.append(stream, self.arrives(chat))
         for name in NAMES:
             self.start(name)
         self.run(self.everybody_beats())
@@ -95,7 +101,7 @@ class ProtocolMachine(RuleBasedStateMachine):
 
     # -- the world ---------------------------------------------------------------------------------
 
-    def run(self, work) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def run(self, work: Coroutine[object, object, object]) -> None:
         """Let something happen, and everything that follows from it without another step."""
 
         async def spin() -> None:
@@ -105,26 +111,32 @@ class ProtocolMachine(RuleBasedStateMachine):
 
         self.loop.run_until_complete(spin())
 
-    async def everybody_beats(self) -> None:
+    async def everybody_beats(self, but: str = "") -> None:
         for node in self.live.values():
-            await node.nodes.beat()
+            if node.name != but:
+                await node.nodes.beat()
 
     def start(self, name: str) -> None:
         self.starts += 1
         store = self.factory.open(clock=self.clock)
-        self.live[name] = Node(name, self.starts, store, OFF[name], self.keys, self.outside)
+        self.live[name] = Node(
+            name, self.starts, store=store, off=OFF[name], keys=self.keys, outside=self.outside
+        )
 
-    def append(self, stream: StreamName, command) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def arrives(self, chat: Sealed[str]) -> Callable[[User], object]:
+        return lambda user: user.register("whapi", chat, now=self.clock.now)
+
+    def append(self, stream: StreamName, command: Callable[[User], object]) -> None:
         """What the door records."""
         state = self.judge.states.get(stream)
         version = self.store.stream_version(stream)
         user = User(stream) if state is None else User(stream, state, version)
         command(user)
-        from app.conversation.kinds import USER_CODEC  # noqa: PLC0415
-
         events = tuple(USER_CODEC.encode(event, key) for event, key in user.collect_events())
         epoch = self.store.head().epoch
-        (answer,) = self.store.append_batch([Append(stream, version, events, epoch, new_append_id())])
+        (answer,) = self.store.append_batch(
+            [Append(stream, version, events, epoch, new_append_id())]
+        )
         assert not isinstance(answer, EventStoreError)
 
     # -- rules -------------------------------------------------------------------------------------
@@ -138,6 +150,41 @@ class ProtocolMachine(RuleBasedStateMachine):
         sealed = Sealer(self.keys).seal(owner, stream, "content", content)
         ref = message_ref(self.keys.fingerprint, "whapi", "channel", f"in{self.messages}")
         self.append(stream, lambda u: u.receive_message(ref, "text", sealed, now=self.clock.now))
+
+    @rule(person=people, times=st.integers(0, 9))
+    def a_turn_falls_due(self, person: int, times: int) -> None:
+        self.a_message_comes(person)
+        self.clock.move(6 * SECOND)
+        self.all_beat()
+        self.others_go_on("", times)
+
+    @rule(
+        name=nodes,
+        seconds=st.sampled_from([11, 26]),
+        times=st.integers(0, 6),
+        late=st.integers(0, 4),
+    )
+    def a_process_is_stopped(self, name: str, seconds: int, times: int, late: int) -> None:
+        """The others live on, find out, and take over what it held, or begin to; then it goes on.
+
+        It is one that was in the middle of something, if there is one.
+        """
+        name = next((node.name for node in self.live.values() if node.steps), name)
+        for _ in range(2):
+            self.clock.move(seconds * SECOND // 2)
+            self.run(self.everybody_beats(but=name))
+        self.others_go_on(name, times)
+        for _ in range(late):
+            self.step(self.live[name], "ok")
+
+    def others_go_on(self, name: str, times: int) -> None:
+        others = [node for node in self.live.values() if node.name != name]
+        for node in others:
+            for stream in self.streams:
+                self.run(node.users.refresh(stream))
+                self.run(node.visit(stream))
+        for node in others * times:
+            self.step(node, "ok")
 
     @rule(seconds=st.sampled_from([0.1, 1, 3, 6, 11, 26]))
     def time_goes_by(self, seconds: float) -> None:
@@ -214,4 +261,6 @@ def test_the_protocol_is_kept_whatever_happens(name: str) -> None:
     class Machine(ProtocolMachine):
         factory_name = name
 
-    run_state_machine_as_test(Machine, settings=settings(max_examples=40, stateful_step_count=40))
+    run_state_machine_as_test(
+        Machine, settings=settings(max_examples=EXAMPLES, stateful_step_count=25, phases=PHASES)
+    )

@@ -12,7 +12,8 @@ from app.cli.reference import commands, main, reference
 DOCUMENT = Path(__file__).parents[3] / "docs" / "commands.md"
 COMMANDS = dict(commands())
 EXPECTED = """
-    serve chat demo diff import migrate-store bench version
+    serve chat demo diff import migrate-store bench version nodes
+    jobs.list jobs.run
     log.tail log.show log.stats log.export
     threads.list threads.check users.show
     turns.list turns.retry turns.drop
