@@ -42,7 +42,7 @@ def run(name: Name, *, data: Data = None, bot: Bot = None, as_json: Json = False
     The log names the user of this machine who asked for it. Without a node it runs when one starts.
     """
     from app.cli import output
-    from app.cli.turns import operator
+    from app.control import operator
 
     with opened(data, bot) as here:
         if name not in _calendar(here):
@@ -81,7 +81,7 @@ def _job(here: Installation, name: str) -> Job:
 
 
 def _row(here: Installation, name: str, when: object) -> dict[str, object]:
-    from app.cli.output import iso
+    from app.times import iso
 
     state = _job(here, name).state
     running = state.running

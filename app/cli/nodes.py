@@ -41,7 +41,7 @@ def nodes(*, data: Data = None, bot: Bot = None, as_json: Json = False) -> int:
 
 
 def _row(beat: Beat, now: Micros, head: int, dead_after: int) -> dict[str, object]:
-    from app.cli.output import iso
+    from app.times import iso
     from app.conversation.nodes import status_of
 
     status = status_of(beat)
