@@ -41,8 +41,8 @@ def nodes(*, data: Data = None, bot: Bot = None, as_json: Json = False) -> int:
 
 
 def _row(beat: Beat, now: Micros, head: int, dead_after: int) -> dict[str, object]:
-    from app.times import iso
     from app.conversation.nodes import status_of
+    from app.times import iso
 
     status = status_of(beat)
     alive = now - beat.beat_at < dead_after
