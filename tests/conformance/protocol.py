@@ -103,8 +103,10 @@ class ByHand(Writer):
         self._steps = steps
         self._wrote = wrote
 
-    def submit(self, append: Append) -> asyncio.Future[Appended]:
-        future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+    def submit(
+        self, append: Append, loop: asyncio.AbstractEventLoop | None = None
+    ) -> asyncio.Future[Appended]:
+        future = (loop or asyncio.get_running_loop()).create_future()
 
         def go(_: Outcome) -> None:
             (answer,) = self._store.append_batch([append])
@@ -311,6 +313,11 @@ class Node:
             return False
         self.at_work[stream] = asyncio.ensure_future(self.turns.work(stream))
         return True
+
+    def failures(self) -> list[BaseException]:
+        """Return how visits failed: none should."""
+        ended = [task for task in self.at_work.values() if task.done() and not task.cancelled()]
+        return [error for task in ended if (error := task.exception()) is not None]
 
     async def die(self) -> None:
         """End as a power cut would: nothing that was asked for is heard of."""

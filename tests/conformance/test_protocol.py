@@ -234,6 +234,7 @@ class ProtocolMachine(RuleBasedStateMachine):
             self.look()
 
     def look(self) -> None:
+        assert not [error for node in self.live.values() for error in node.failures()]
         self.judge.look(self.wrote, self.outside)
 
     # -- in the end --------------------------------------------------------------------------------
