@@ -25,6 +25,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier
 from psycopg.sql import Literal as SQLLiteral
 
+from app.demo.postgres_home import INITDB
 from tests.postgres_home import PATIENCE, free_port, home
 
 FAST = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "32MB"}
@@ -134,7 +135,7 @@ class PostgresServer(Databases):
         """What the server says, line by line, over all its starts."""
         self._process: subprocess.Popen[str] | None = None
         if copy_of is None:
-            self._home.run(self._home.program("initdb"), *_INITDB, "-D", str(self.data))
+            self._home.run(self._home.program("initdb"), *INITDB, "-D", str(self.data))
         else:
             self._home.copy(copy_of, self.data)
         self.start()
@@ -260,9 +261,3 @@ class PostgresServer(Databases):
             self._listener.join(PATIENCE)
             assert not self._listener.is_alive(), "a process of the server does not end"
             self._process = None
-
-
-_INITDB = (
-    *("--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync", "--no-instructions"),
-    *("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--wal-segsize=2"),
-)

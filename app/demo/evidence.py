@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -71,6 +71,17 @@ def personal_data(plan: Plan, places: tuple[Path, ...]) -> Iterator[str]:
             if path.is_file():
                 found = readable(path.read_bytes(), phones=phones, words=_WORDS)
                 yield from (f"{path.name} shows {what}" for what in found)
+
+
+def merged(dumps: Mapping[str, Dump]) -> Dump:
+    """Return the read models of several servers as one, each table under its server's name."""
+    if len(dumps) == 1:
+        return next(iter(dumps.values()))
+    return {
+        f"{table} of {server}": rows
+        for server, dump in dumps.items()
+        for table, rows in (dump or {"nothing": []}).items()
+    }
 
 
 def followed(views: Path) -> int:

@@ -1,4 +1,4 @@
-"""The demo from its first process to its verdict: traffic, a kill -9 half-way, a second start."""
+"""The demo from its first process to its verdict: traffic, kill -9, new starts, the judge."""
 
 from __future__ import annotations
 
@@ -13,40 +13,50 @@ from typing import Any, Final
 
 import msgspec
 
-from app.demo.evidence import dump_views, followed, gather
+from app.demo.evidence import dump_views, followed, gather, merged
 from app.demo.judge import Dump, Evidence, judge
+from app.demo.kills import Killer
+from app.demo.processes import CannotStart, ServerDied
 from app.demo.sending import Sender
 from app.demo.story import Course, Show, numbers_of, tell
 from app.demo.timeline import excerpt
 from app.demo.traffic import Plan, plan
-from app.demo.world import CannotStart, ServerDied, World
+from app.demo.world import World
 
 KEPT: Final = 0
 BROKEN: Final = 1
 CANNOT_START: Final = 3
 
-_BUSY_PATIENCE: Final = 10.0
 _SETTLE_SECONDS: Final = 90.0
 _POLL_SECONDS: Final = 0.1
-_REPEATED_AFTER: Final = 10
-"""How many people's first messages are delivered once more after the restart, at most."""
 
 
 class NotSettled(Exception):
     """Some work was still open when the time was up."""
 
 
-def run(*, users: int, messages: int, keep: Path | None, seed: int, as_json: bool) -> int:
+def run(  # noqa: PLR0913 - the options of the command
+    *,
+    users: int,
+    messages: int,
+    keep: Path | None,
+    seed: int,
+    as_json: bool,
+    nodes: int = 1,
+    postgres: bool = False,
+) -> int:
     """Play the demo and return 0 if every promise was kept, 1 if not, 3 if it could not start.
 
-    The story goes to stdout, or one JSON object instead; progress goes to stderr. `keep` names
-    a directory for the files; without it they are removed, unless a promise was broken.
+    `nodes` servers share a PostgreSQL; one has a file of its own unless `postgres`. The story goes
+    to stdout, or one JSON object instead; progress goes to stderr. `keep` names a directory for
+    the files; without it they are removed, unless a promise was broken. Raises `SettingsError`.
     """
     planned = plan(users=users, messages=messages, seed=seed)
     directory = Path(tempfile.mkdtemp(prefix="hilo-demo-")) if keep is None else keep.absolute()
     code = CANNOT_START
     try:
-        code = asyncio.run(_demo(planned, directory, kept=keep is not None, as_json=as_json))
+        world = World(directory, nodes=nodes, postgres=postgres)
+        code = asyncio.run(_demo(planned, world, kept=keep is not None, as_json=as_json))
     except CannotStart as error:
         sys.stderr.write(f"hilo demo: {error}\n")
     except ServerDied as error:
@@ -58,14 +68,20 @@ def run(*, users: int, messages: int, keep: Path | None, seed: int, as_json: boo
     return code
 
 
-async def _demo(planned: Plan, directory: Path, *, kept: bool, as_json: bool) -> int:
-    course = Course(users=len(planned.scripts), started_at=time.monotonic())
+async def _demo(planned: Plan, world: World, *, kept: bool, as_json: bool) -> int:
+    course = Course(
+        users=len(planned.scripts), started_at=time.monotonic(), nodes=len(world.servers)
+    )
+    directory = world.directory
     with Show(planned) as show:
-        async with World(directory) as world:
+        async with world:
             performance = _Performance(planned, world, course, show)
             evidence = await _guarded(world, performance.play())
-        show.step("judging every promise from outside")
-        verdict = await asyncio.to_thread(judge, evidence)
+            show.step("judging every promise from outside")
+            verdict = await asyncio.to_thread(judge, evidence)
+            lines = await asyncio.to_thread(excerpt, world.settings, evidence.ledger, course.deaths)
+            if kept or verdict.broken:
+                world.kept = directory / "postgres"
     course.seconds = time.monotonic() - course.started_at
     left = directory if kept or verdict.broken else None
     if as_json:
@@ -73,7 +89,6 @@ async def _demo(planned: Plan, directory: Path, *, kept: bool, as_json: bool) ->
         sys.stdout.write(msgspec.json.encode(numbers).decode() + "\n")
         show.complain(verdict, left)
     else:
-        lines = await asyncio.to_thread(excerpt, world.settings, evidence.ledger, course.killed_at)
         tell(evidence, verdict, course, lines, left)
     return BROKEN if verdict.broken else KEPT
 
@@ -101,17 +116,16 @@ class _Performance:
         self._world = world
         self._course = course
         self._show = show
-        self._half_sent = asyncio.Event()
+        self._killer = Killer(world, planned, course, show)
 
     async def play(self) -> Evidence:
         """Act, and bring back what the judge needs. Raises `CannotStart`."""
         world, show = self._world, self._show
-        show.step("starting WhatsApp and OpenAI, simulated, and the server")
-        await world.start_outside()
-        await world.start_server()
-        await world.set_manners()
+        servers = "the server" if len(world.servers) == 1 else f"{len(world.servers)} nodes"
+        show.step(f"starting WhatsApp and OpenAI, simulated, and {servers}")
+        await world.start()
         show.step(f"{self._course.users} people write {self._plan.messages} messages")
-        sender = Sender(world.whapi, self._heard)
+        sender = Sender(world.outside.whapi, self._heard)
         await self._act(sender)
         self._course.explicit_duplicates = sender.repeated
         show.step("waiting until everything is answered")
@@ -128,20 +142,18 @@ class _Performance:
             async with asyncio.TaskGroup() as group:
                 for script in self._plan.scripts:
                     group.create_task(sender.play(script))
-                group.create_task(self._kill_half_way(sender))
+                group.create_task(self._killer.work(sender))
         except BaseExceptionGroup as errors:
             died = errors.subgroup(ServerDied)
             if died is not None:
-                raise died.exceptions[0] from None
+                raise _first(died) from None
             raise
 
     async def _close(self, faults: list[str]) -> Evidence:
         world = self._world
-        openai, whapi = await world.accounts()
+        openai, whapi = await world.outside.accounts()
         self._show.step("stopping the server, and rebuilding the read models from the log")
-        code = await world.stop_server()
-        if code:
-            faults.append(f"SIGTERM ended it with exit code {code}")
+        faults += await world.stop_servers()
         failed = await world.rebuild_views()
         if failed:
             faults.append(failed)
@@ -153,53 +165,55 @@ class _Performance:
             whapi,
             settings=world.settings,
             files=world.files,
-            views=(_dump(world.bot / "views.live.db"), _dump(world.bot / "views.db")),
+            views=_views(world),
             exits=tuple(faults),
         )
 
     def _heard(self, count: int) -> None:
         self._show.sent(count)
-        if count * 2 >= self._plan.messages:
-            self._half_sent.set()
-
-    async def _kill_half_way(self, sender: Sender) -> None:
-        world, course = self._world, self._course
-        await self._half_sent.wait()
-        busy = max(1, min(10, course.users // 4))
-        course.running_at_kill = await world.model_is_busy(busy, _BUSY_PATIENCE)
-        await world.kill_server()
-        course.killed_at = time.time_ns() // 1000
-        course.sent_at_kill = sender.messages
-        self._show.step(
-            f"kill -9, with {course.running_at_kill} answers in the making; starting again"
-        )
-        await world.restart_server()
-        course.down_seconds = time.time() - course.killed_at / 1e6
-        await sender.repeat_some(self._plan, _REPEATED_AFTER)
+        self._killer.heard(count)
 
     async def _settle(self) -> None:
         """Wait until nothing is queued, running or due anywhere. Raises `NotSettled`.
 
         When the queue is empty and nobody writes any more, new webhooks come only from the bot's
-        own sends; so once the server has no open work, only their delivery is left to wait for.
+        own sends; so once the servers have no open work, only their delivery is left to wait for.
+        What one server has just written another may not have heard of yet: all is asked twice.
         """
         world = self._world
         deadline = time.monotonic() + _SETTLE_SECONDS
 
         async def nothing_queued() -> bool:
-            return await world.queue_drains(max(0.0, deadline - time.monotonic()))
+            return await world.outside.queue_drains(max(0.0, deadline - time.monotonic()))
 
         async def nothing_open() -> bool:
-            self._show.answered(await world.answered())
+            self._show.answered(await world.outside.answered())
             return not await world.open_work()
 
         async def views_follow() -> bool:
-            return followed(world.bot / "views.db") == await world.head()
+            head = await asyncio.to_thread(world.head)
+            return all(followed(server.bot / "views.db") == head for server in world.servers)
 
-        await _until(nothing_queued, deadline, "webhooks are not acknowledged")
-        await _until(nothing_open, deadline, "people still wait for an answer")
-        await _until(nothing_queued, deadline, "echoes are not acknowledged")
-        await _until(views_follow, deadline, "the read models are not at the end of the log")
+        for _ in range(2):
+            await _until(nothing_queued, deadline, "webhooks are not acknowledged")
+            await _until(nothing_open, deadline, "people still wait for an answer")
+            await _until(nothing_queued, deadline, "echoes are not acknowledged")
+            await _until(views_follow, deadline, "the read models are not at the end of the log")
+
+
+def _first(errors: BaseExceptionGroup[ServerDied]) -> BaseException:
+    """Return the first error of a group, however deep it is."""
+    error = errors.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _views(world: World) -> tuple[Dump, Dump]:
+    """Return the read models of all servers, and for each of them those that were rebuilt."""
+    rebuilt_in, *others = world.servers
+    live = {rebuilt_in.name: _dump(rebuilt_in.bot / "views.live.db")}
+    live |= {server.name: _dump(server.bot / "views.db") for server in others}
+    rebuilt = _dump(rebuilt_in.bot / "views.db")
+    return merged(live), merged(dict.fromkeys(live, rebuilt))
 
 
 async def _until(holds: Callable[[], Awaitable[bool]], deadline: float, otherwise: str) -> None:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from app.calling import called
 from app.demo.judge import Evidence, Verdict
-from app.demo.timeline import Line
+from app.demo.timeline import KILLED, Death, Line
 from app.demo.traffic import Deed, Plan
 
 _WIDTH: Final = 100
@@ -33,19 +33,40 @@ _SPECIALS: Final[dict[Deed, str]] = {
 }
 
 
+class Kill(msgspec.Struct):
+    """A server's death: whose, when, and what was going on."""
+
+    node: str
+    at: int
+    """µs since 1970."""
+    sent: int
+    """Messages that people had written."""
+    running: int
+    """Answers in the making."""
+    down_seconds: float = 0.0
+
+
 class Course(msgspec.Struct):
     """What happened while the demo ran, as far as the accounts do not say."""
 
     users: int
     started_at: float
+    nodes: int = 1
     seconds: float = 0.0
     explicit_duplicates: int = 0
     restarts: int = 0
-    running_at_kill: int = 0
-    sent_at_kill: int = 0
-    killed_at: int = 0
-    """µs since 1970."""
-    down_seconds: float = 0.0
+    kills: list[Kill] = []
+
+    @property
+    def killed_at(self) -> int:
+        """When the first was killed, µs since 1970; 0: nobody was."""
+        return self.kills[0].at if self.kills else 0
+
+    @property
+    def deaths(self) -> tuple[Death, ...]:
+        """Every kill, for a timeline."""
+        several = self.nodes > 1
+        return tuple(Death(kill.at, kill.node if several else "") for kill in self.kills)
 
 
 class Numbers(msgspec.Struct, frozen=True):
@@ -64,6 +85,9 @@ class Numbers(msgspec.Struct, frozen=True):
     tokens_reported: int
     rebuild_equal: bool
     restarts: int
+    nodes: int
+    kills: int
+    takeovers: int
     seconds: float
     broken: tuple[str, ...]
 
@@ -84,6 +108,9 @@ def numbers_of(evidence: Evidence, verdict: Verdict, course: Course) -> Numbers:
         tokens_reported=evidence.openai.reported.total_tokens,
         rebuild_equal=verdict.rebuild_equal,
         restarts=course.restarts,
+        nodes=course.nodes,
+        kills=len(course.kills),
+        takeovers=evidence.ledger.takeovers,
         seconds=round(course.seconds, 1),
         broken=tuple(promise.name for promise in verdict.broken),
     )
@@ -168,6 +195,7 @@ def tell(
         console.print(Text("Every promise was kept.", style="bold green"))
     if directory is not None:
         console.print(f"The files are in {directory}", soft_wrap=True)
+    if directory is not None and course.nodes == 1:
         console.print(
             f"Look around: {called()} log show {evidence.plan.scripts[0].person.phone} --open "
             f"--data {directory / 'data'}",
@@ -179,11 +207,27 @@ def _story(evidence: Evidence, course: Course) -> Text:
     whapi = evidence.whapi.webhooks
     missed = whapi.refused + whapi.unreachable
     return Text(
-        f"{course.users} people wrote {evidence.plan.messages} messages to a bot. After "
-        f"{course.sent_at_kill} of them, with {course.running_at_kill} answers in the making, the "
-        f"server was killed with -9 and started again; it was gone for {course.down_seconds:.1f} s."
-        f" Meanwhile the gateway knocked in vain {missed} times, and came back. Then everything "
-        "was compared: what the phones show, what OpenAI reports, and what the log says."
+        f"{course.users} people wrote {evidence.plan.messages} messages to a bot. "
+        f"{_deaths(course)} Meanwhile the gateway knocked in vain {missed} times, and came back. "
+        "Then everything was compared: what the phones show, what OpenAI reports, and what the log "
+        "says."
+    )
+
+
+def _deaths(course: Course) -> str:
+    if course.nodes == 1 and course.kills:
+        kill = course.kills[0]
+        return (
+            f"After {kill.sent} of them, with {kill.running} answers in the making, the server "
+            f"was killed with -9 and started again; it was gone for {kill.down_seconds:.1f} s."
+        )
+    told = "; ".join(
+        f"{kill.node} after {kill.sent} messages, gone for {kill.down_seconds:.1f} s"
+        for kill in course.kills
+    )
+    return (
+        f"{course.nodes} nodes on one PostgreSQL shared the work, and each was killed with -9 and "
+        f"started again: {told}."
     )
 
 
@@ -207,6 +251,7 @@ def _table(evidence: Evidence, verdict: Verdict, course: Course) -> Table:
         ("answered twice", str(numbers.answered_twice), "messages"),
         ("uncertain", str(numbers.uncertain), "parts of which nobody knows if they were sent"),
         ("runs", f"{len(ledger.attempts):,}", open_runs),
+        *_of_nodes(evidence, course),
         ("tokens", f"{numbers.tokens_recorded:,}", f"recorded, of {reported:,} reported"),
         ("", str(numbers.usage_unknown_runs), "runs of which the log says: usage unknown"),
         ("events", f"{numbers.events:,}", "in the log"),
@@ -222,6 +267,13 @@ def _table(evidence: Evidence, verdict: Verdict, course: Course) -> Table:
     return table
 
 
+def _of_nodes(evidence: Evidence, course: Course) -> tuple[tuple[str, str, str], ...]:
+    if course.nodes == 1:
+        return ()
+    taken = f"{evidence.ledger.takeovers:,}"
+    return (("taken over", taken, "turns of a dead node that another one went on with"),)
+
+
 def _timeline(lines: Sequence[Line]) -> Table:
     table = Table(
         box=None,
@@ -235,7 +287,7 @@ def _timeline(lines: Sequence[Line]) -> Table:
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
     for line in lines:
-        style = "bold red" if line.text == "kill -9" else ""
+        style = "bold red" if line.text.startswith(KILLED) else ""
         table.add_row(f"{line.seconds:.3f} s", line.kind, Text(line.text, style=style))
     return table
 

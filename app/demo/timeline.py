@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections import deque
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -16,6 +18,7 @@ from eventstore.store import LogReader
 from eventstore.types import Recorded, StreamName
 
 _CODEC: Final = Codec(e.USER_EVENTS)
+KILLED: Final = "kill -9"
 _MOST_LINES: Final = 24
 _TEXT: Final = 58
 
@@ -28,34 +31,48 @@ class Line(msgspec.Struct, frozen=True):
     text: str
 
 
-def excerpt(settings: Settings, ledger: Ledger, killed_at: int) -> tuple[Line, ...]:
-    """Return the timeline of the person whose run was cut short by the kill, or of the first."""
+class Death(NamedTuple):
+    """A kill -9: when (µs since 1970), and of whom, if there were several."""
+
+    at: int
+    whose: str
+
+
+def excerpt(settings: Settings, ledger: Ledger, deaths: Sequence[Death]) -> tuple[Line, ...]:
+    """Return the timeline of a person whose run was cut short by a kill, or of the first."""
     log = open_log(settings)
     keyring = open_keyring(settings)
     try:
-        stream = _most_telling(log, ledger, killed_at)
+        stream = _most_telling(log, ledger, deaths)
         if stream is None:
             return ()
-        return _lines(log.read_stream(stream), Sealer(keyring), killed_at)
+        return _lines(log.read_stream(stream), Sealer(keyring), deaths)
     finally:
         keyring.close()
         log.close()
 
 
-def _most_telling(log: LogReader, ledger: Ledger, killed_at: int) -> StreamName | None:
-    """Return the stream with the shortest story of a run that the kill interrupted."""
+def _most_telling(log: LogReader, ledger: Ledger, deaths: Sequence[Death]) -> StreamName | None:
+    """Return the stream with the shortest story of a run that a kill interrupted."""
     interrupted = {
         run.stream
         for run in ledger.attempts.values()
-        if run.started_at <= killed_at < (run.completed_at or killed_at + 1)
+        for death in deaths
+        if run.started_at <= death.at < (run.completed_at or death.at + 1)
     }
     names = sorted(interrupted) or sorted({run.stream for run in ledger.attempts.values()})
-    best: tuple[bool, int, StreamName] | None = None
+    best: tuple[int, int, StreamName] | None = None
     for name in names[:200]:
         events = log.read_stream(StreamName(name))
-        rating = (not _spans(events, killed_at), len(events), StreamName(name))
+        rating = (-_drama(events, deaths), len(events), StreamName(name))
         best = rating if best is None else min(best, rating)
     return None if best is None else best[2]
+
+
+def _drama(events: list[Recorded], deaths: Sequence[Death]) -> int:
+    """Count whether a run or a delivery was open at a kill, and whether it was taken over."""
+    taken_over = any(event.type == "TurnTakenOver" for event in events)
+    return any(_spans(events, death.at) for death in deaths) + taken_over
 
 
 def _spans(events: list[Recorded], killed_at: int) -> bool:
@@ -66,14 +83,15 @@ def _spans(events: list[Recorded], killed_at: int) -> bool:
     return opened > closed
 
 
-def _lines(events: list[Recorded], sealer: Sealer, killed_at: int) -> tuple[Line, ...]:
+def _lines(events: list[Recorded], sealer: Sealer, deaths: Sequence[Death]) -> tuple[Line, ...]:
     first = events[0].recorded_at
     lines: list[Line] = []
-    killed = False
+    to_tell = deque(death for death in sorted(deaths) if death.at > first)
     for recorded in events:
-        if not killed and recorded.recorded_at > killed_at > 0:
-            killed = True
-            lines.append(Line((killed_at - first) / 1e6, "", "kill -9"))
+        while to_tell and recorded.recorded_at > to_tell[0].at:
+            at, whose = to_tell.popleft()
+            told = f"{KILLED} of {whose}" if whose else KILLED
+            lines.append(Line((at - first) / 1e6, "", told))
         event = _CODEC.decode(recorded.type, recorded.state)
         text = _say(event, recorded.stream, sealer)
         if text is not None:
@@ -104,9 +122,9 @@ def _say(  # noqa: C901, PLR0911, PLR0912 - one line for each kind of event
         case e.ThreadStarted():
             return f"a conversation at OpenAI: {event.reason}"
         case e.RunStarted():
-            return f"turn claimed by process {event.incarnation}, attempt {event.attempt}"
+            return f"turn claimed by {event.node} {event.incarnation}, attempt {event.attempt}"
         case e.TurnTakenOver():
-            return f"taken over by process {event.incarnation}: its predecessor is gone"
+            return f"taken over by {event.node} {event.incarnation}: {event.before} is gone"
         case e.RunSubmitted():
             return f"OpenAI took it: …{event.response[-6:]}"
         case e.RunCompleted():

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Literal
+from urllib.parse import urlsplit
 
 import httpx2
 import msgspec
@@ -81,6 +82,9 @@ class Manners(msgspec.Struct, kw_only=True):
     """How many deliveries at once; 1 keeps the order."""
     patience: float = 10.0
     """How long an answer may take."""
+    nodes: tuple[str, ...] = ()
+    """Base addresses in the place of the webhook's own, one after another: a load balancer between.
+    What a node does not take goes to the next."""
     echo: bool = True
     """Whether what the API sends comes back as a message of `source: api`."""
     statuses: tuple[str, ...] = ("sent", "delivered", "read")
@@ -93,6 +97,9 @@ class Manners(msgspec.Struct, kw_only=True):
             raise ValueError(msg)
         if self.senders < 1 or self.factor < 1 or self.patience <= 0:
             msg = "senders and factor are at least 1, patience is more than 0"
+            raise ValueError(msg)
+        if not all(node.startswith(("http://", "https://")) for node in self.nodes):
+            msg = "each node's address starts with http:// or https://"
             raise ValueError(msg)
 
     def delay(self, attempts: int) -> float:
@@ -148,6 +155,7 @@ class Postman:
         self.changed = Pulse()
         self._queue: list[_Delivery] = []
         self._in_flight = 0
+        self._requests = 0
         self._senders: set[asyncio.Task[None]] = set()
         self._client: httpx2.AsyncClient | None = None
 
@@ -283,7 +291,7 @@ class Postman:
     async def _request(self, delivery: _Delivery) -> int | None:
         """Return the status of the answer, None without one."""
         webhook, event = delivery.webhook, delivery.event
-        url, verb = webhook.url, "POST"
+        url, verb = self._balanced(webhook.url), "POST"
         if webhook.mode == "path":
             url = f"{url.rstrip('/')}/{event.type}/{event.name}"
         if webhook.mode == "method":
@@ -303,6 +311,14 @@ class Postman:
             return answer.status_code
         self.counts.unreachable += 1
         return None
+
+    def _balanced(self, url: str) -> str:
+        """Return the address at the node whose turn it is, if there are several."""
+        nodes = self.manners.nodes
+        if not nodes:
+            return url
+        self._requests += 1
+        return nodes[self._requests % len(nodes)].rstrip("/") + urlsplit(url).path
 
 
 def event_of(body: bytes) -> Event:

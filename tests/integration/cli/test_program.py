@@ -89,6 +89,7 @@ def test_every_setting_is_shown_with_where_it_came_from(hilo: Hilo, tmp_path: Pa
         (["log", "stats"], {"HILO_PORT": "many"}, "HILO_PORT='many'"),
         (["serve", "--port", "70000"], {}, "--port"),
         (["demo", "--users", "0"], {}, "--users"),
+        (["demo", "--nodes", "2"], {}, "--store postgres"),
         (["bench", "--events", "none"], {}, "--events"),
         (["bench", "--rounds", "0"], {}, "--rounds"),
         (["chat", "--phone", "abc"], {}, "--phone"),

@@ -124,6 +124,19 @@ async def test_a_bot_that_is_down_gets_everything_when_it_is_back(gate: Lab, hoo
     assert (await gate.get("/_sim/queue"))["pending"] == 1
 
 
+async def test_what_a_dead_node_does_not_take_goes_to_the_next(gate: Lab, hook: Hook) -> None:
+    both = [hook.url, "http://127.0.0.1:9"]
+    await gate.post("/_sim/webhook", url="http://127.0.0.1:9/webhooks/whapi", nodes=both)
+    for n in range(4):
+        await gate.post(f"/_sim/phone/{ANA}/say", text=str(n))
+    await drain(gate)
+    assert [path for _, path, _ in hook.got] == ["/webhooks/whapi"] * 4
+    account = await gate.get("/_sim/account")
+    assert cast("dict[str, int]", account["webhooks"])["unreachable"] >= 2
+    refused = await gate.http.post("/_sim/webhook", json={"nodes": ["127.0.0.1:9"]})
+    assert refused.status_code == 400
+
+
 async def test_duplicates_are_delivered_and_counted(gate: Lab, hook: Hook) -> None:
     await gate.post("/_sim/webhook", duplicates=1.0)
     for n in range(10):
