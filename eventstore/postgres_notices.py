@@ -167,13 +167,12 @@ class Listener:
                     self._listen(connection)
             except psycopg.Error as error:
                 _logger.debug("notices cannot be heard: %s", error)
-                select.select([self._end], [], [], _PAUSE_SECONDS)
+                _readable(self._end.fileno(), timeout=_PAUSE_SECONDS)
 
     def _listen(self, connection: LogConnection) -> None:
         while not self._closed:
             end = self._end.fileno()
-            ready, _, _ = select.select([connection.fileno(), end], [], [])
-            if end in ready:
+            if end in _readable(connection.fileno(), end):
                 return
             if list(connection.notifies(timeout=0)):
                 self._wake_all()
@@ -183,3 +182,11 @@ class Listener:
             watches = list(self._watches)
         for watch in watches:
             watch.wake()
+
+
+def _readable(*files: int, timeout: float | None = None) -> set[int]:
+    """Return which files can be read. `select.select` refuses the numbers of a busy server."""
+    waiting = select.poll()
+    for file in files:
+        waiting.register(file, select.POLLIN)
+    return {file for file, _ in waiting.poll(None if timeout is None else timeout * 1000)}

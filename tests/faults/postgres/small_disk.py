@@ -7,6 +7,7 @@ its administrator does not forbid user namespaces (some containers do: `possible
 from __future__ import annotations
 
 import functools
+import secrets
 
 import psycopg
 import pytest
@@ -34,7 +35,7 @@ class SmallDisk(PostgresServer):
     """A server with one database on a small disk; the write-ahead log has room elsewhere."""
 
     def __init__(self, megabytes: int = 20) -> None:
-        mount = home().make_directory("small-disk")
+        mount = home().make_directory(f"small-disk-{secrets.token_hex(4)}")
         script = (
             f'mount -t tmpfs -o size={megabytes}m none {mount} && exec {_UNPRIVILEGED} "$0" "$@"'
         )
