@@ -223,6 +223,8 @@ class PostgresAppends:
         asked = monotonic_micros()
         told = _one(writer, "select_now")[0]
         self._estimate.observe(told, asked, monotonic_micros())
+        # Whatever the connection before this one left behind is waited for by nobody any more.
+        writer.execute(SQL["end_backend"], self._backend)
         pid, started = _one(writer, "select_backend")
         self._backend = (pid, started)
         epoch, position, recorded_at = _one(writer, "select_head")
@@ -287,6 +289,8 @@ class PostgresAppends:
                 for row in writer.execute(SQL["select_append_ids"], (since, ids))
             }
             if gone or len(found) == len(appends):
+                if found:  # seen here, but perhaps not where synchronous replication wants it
+                    writer.execute(SQL["confirm"])
                 return found
             time.sleep(_POLL_SECONDS)
 

@@ -92,6 +92,7 @@ class Databases:
     def execute(self, statement: SQL | Any, url: str | None = None) -> list[tuple[Any, ...]]:  # noqa: ANN401 - what psycopg composes
         """Run one statement as the administrator, by default in the maintenance database."""
         with psycopg.connect(url or self.admin_url, autocommit=True) as connection:
+            connection.execute("SET synchronous_commit = local")  # a standby may be missing
             cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
 

@@ -23,6 +23,9 @@ SELECT append_id, min(position), max(position), max(version), max(recorded_at)
 -- select_append_at: Whose append stands at a position.
 SELECT append_id FROM events WHERE position = %s;
 
+-- confirm: Commit something: that ends when all that was committed before is as safe as is asked for.
+SELECT pg_logical_emit_message(true, 'hilo', '');
+
 -- select_backend: What tells this connection's server process from a later one of the same number.
 SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid();
 

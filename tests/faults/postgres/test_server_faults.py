@@ -6,14 +6,15 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
+from uuid import uuid4
 
 import psycopg
 import pytest
 
-from eventstore.errors import CursorMismatch, LogUnavailable
+from eventstore.errors import CursorMismatch, LogUnavailable, OutcomeUnknown
 from eventstore.postgres import PostgresLog
 from eventstore.subscription import Subscription
-from eventstore.types import NewEvent
+from eventstore.types import Appended, NewEvent
 from eventstore.writer import Writer
 from tests.conformance.appends import ANA, append, check, grow, whole
 from tests.faults.postgres.small_disk import SmallDisk, possible
@@ -187,6 +188,24 @@ def test_a_commit_that_takes_too_long_is_given_up_and_the_log_recovers(stage: St
     writer.close()
 
 
+def test_a_commit_that_waits_for_a_missing_standby_is_not_acknowledged(own_stage: Stage) -> None:
+    """It is there, but an operator who asks for two copies has only one."""
+    log = own_stage.open(HASTIEST)
+    own_stage.server.reload(synchronous_standby_names="*")
+    answer: object = None
+    for version in range(10):
+        [answer] = log.append_batch([append(ANA, version)])
+        if not isinstance(answer, Appended):  # the setting has come into force
+            break
+    assert type(answer) is OutcomeUnknown
+    own_stage.server.reload(synchronous_standby_names="")
+    writer = Writer(log)
+    until(lambda: takes(writer))
+    writer.append_blocking(append(ANA, log.stream_version(ANA)))
+    check(whole(own_stage.truth))
+    writer.close()
+
+
 def test_a_server_without_a_connection_left_says_so_and_the_log_recovers(
     postgres_home: None,
 ) -> None:
@@ -212,7 +231,7 @@ def test_a_server_without_a_connection_left_says_so_and_the_log_recovers(
 def takes(writer: Writer) -> bool:
     """Tell whether the log takes an append again."""
     try:
-        writer.append_blocking(append("user/else", 0))
-    except LogUnavailable:
+        writer.append_blocking(append(f"user/{uuid4().hex}", 0))
+    except (LogUnavailable, OutcomeUnknown):
         return False
     return True
