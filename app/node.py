@@ -97,13 +97,18 @@ class Seat:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
             try:
-                await asyncio.to_thread(stores.has_log, self.settings)
+                await asyncio.to_thread(self._probe)
                 await self.open()
             except _OUT_OF_REACH as error:
                 self.failed(error)
             else:
                 _log.info("BOT_OPENED", bot=self.bot)
                 return
+
+    def _probe(self) -> None:
+        """Ask both stores something, where waiting for them harms nobody. Raises what is wrong."""
+        stores.has_log(self.settings)
+        stores.has_keyring(self.settings)
 
     def failed(self, error: Exception) -> None:
         """Note why the bot is not open."""

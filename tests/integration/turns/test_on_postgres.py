@@ -16,10 +16,15 @@ import pytest
 
 from tests.integration.turns.outside import PATIENCE, Outside
 from tests.integration.turns.processes import ROOT, Server, simulators
-from tests.integration.turns.test_several_bots import CHANNELS, SECRETS, TwoBots
+from tests.integration.turns.test_several_bots import BOUND_SECONDS, CHANNELS, SECRETS, TwoBots
 from tests.postgres import Databases, PostgresServer, with_user
 
 ANA, BEN = "34600111222", "34600111333"
+IMPATIENT = {
+    "HILO_DATABASE_CONNECT_SECONDS": "1",
+    "HILO_DATABASE_STATEMENT_SECONDS": "1",
+    "HILO_DATABASE_LOCK_SECONDS": "1",
+}
 
 
 class Ran(NamedTuple):
@@ -142,6 +147,25 @@ async def test_a_node_with_another_key_is_refused(
             await node.close()
 
 
+async def stands_still(server: PostgresServer, two: TwoBots) -> None:
+    """A database that answers nothing keeps its own bot waiting, and nobody else."""
+    processes = server.processes()
+    for process in processes:
+        process.suspend()
+    stuck = asyncio.ensure_future(two.post("SALES-1", "kayak", 3))
+    try:
+        loop = asyncio.get_running_loop()
+        for number in range(100, 300):
+            begun = loop.time()
+            assert (await two.post("HELP-1", "canoe", number)).status_code == 200
+            assert loop.time() - begun < BOUND_SECONDS
+        assert not stuck.done(), "it was not stuck"
+    finally:
+        for process in processes:
+            process.resume()
+    assert (await stuck).status_code in {200, 503}
+
+
 async def test_a_bot_whose_database_is_killed_does_not_harm_the_other(
     own_postgres: PostgresServer, postgres: Databases, tmp_path: Path
 ) -> None:
@@ -158,13 +182,14 @@ keys_database_url = "{place.database()}"
         for bot, place in places.items()
     )
     async with simulators() as outside:
-        server = Server(outside, tmp_path, HILO_DATABASE_CONNECT_SECONDS="1")
+        server = Server(outside, tmp_path, **IMPATIENT)
         server.data.mkdir()
         (server.data / "bots.toml").write_text(bots)
         two = TwoBots(server, {"help": outside})
         try:
             await two.start()
             assert (await two.post("SALES-1", "kayak", 1)).status_code == 200
+            await stands_still(own_postgres, two)
             own_postgres.kill()
             refused = await two.post("SALES-1", "kayak", 2)
             assert refused.status_code == 503
