@@ -40,6 +40,7 @@ from app.jobs.calendar import BOT_KEYS, NODE_ROWS, calendar
 from app.jobs.fleet import Fleet, FleetJob
 from app.jobs.node_rows import node_rows
 from app.jobs.schedule import Schedule
+from app.news import News
 from app.projections import MODELS, Follower, Views
 from app.release import release
 from app.settings import Settings
@@ -88,6 +89,7 @@ class Bot:
         self.crash = CrashPoints(settings.crash_at)
         self.outside = outside
         self.policy = TurnPolicy.of(settings)
+        self.news = News()
         self._tasks: list[asyncio.Task[None]] = []
         self._looks: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -201,6 +203,7 @@ class Bot:
     def _committed(self, last: Position) -> None:
         self.position = last
         self.follower.wake()
+        self.news.tell()
 
     def _jobs(self) -> Schedule:
         settings = self.settings

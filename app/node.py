@@ -17,12 +17,15 @@ from typing import Final
 import structlog
 
 from app import stores
+from app.access import KeyTable
+from app.api.callers import Gate
 from app.api.desks import Desks, Take
 from app.api.ingress import WebhookIngress
 from app.api.server import BotReadiness, Numbers, Readiness, create_app
 from app.bootstrap import RELEASE, Bot, open_bot, open_outside
 from app.conversation.facts import Delivery
 from app.conversation.slots import Slots
+from app.reads import RunningBot
 from app.settings import Settings
 from app.worlds import World
 from eventstore.errors import EventStoreError, LogUnavailable
@@ -42,6 +45,7 @@ class Seat:
         self.settings = settings
         self.world = world
         self.running: Bot | None = None
+        self.reads: RunningBot | None = None
         self.reason = "it is being opened"
         """Why the bot is not open."""
         self._slots = slots
@@ -52,6 +56,7 @@ class Seat:
         """Give a place to a bot that somebody else opened, and will close."""
         seat = cls(bot.settings, World("", "", ()), bot.slots.slots)
         seat.running = bot
+        seat.reads = RunningBot(bot)
         return seat
 
     @property
@@ -88,6 +93,7 @@ class Seat:
             self.running = await opening.enter_async_context(
                 open_bot(self.settings, outside, self._slots)
             )
+            self.reads = RunningBot(self.running)
             self._open = opening.pop_all()
 
     async def keep_trying(self) -> None:
@@ -122,7 +128,10 @@ class Seat:
 
     async def close(self) -> None:
         """Close the bot; what goes wrong there is logged, and does not keep others from it."""
+        reads, self.reads = self.reads, None
         try:
+            if reads is not None:
+                await reads.close()
             await self._open.aclose()
         except Exception as error:  # noqa: BLE001 - the next one is to be closed as well
             _log.error("BOT_CLOSE_FAILED", bot=self.bot, error=f"{type(error).__name__}: {error}")
@@ -174,18 +183,26 @@ def door(settings: Settings, seats: Sequence[Seat]) -> WebhookIngress:
     `settings` are the node's. Raises ValueError as `Desks` does.
     """
     outcomes: Counter[str] = Counter()
+    gate = Gate(KeyTable(settings))
 
     def numbers() -> Numbers:
         bots = {seat.bot: seat.running.numbers() for seat in seats if seat.running is not None}
         node = {f"webhooks_{outcome}": float(count) for outcome, count in outcomes.items()}
         node["bots_open"] = float(len(bots))
+        node |= {f"refused_{reason}": float(count) for reason, count in gate.refused.items()}
         return Numbers(node, bots)
 
     def count(outcome: str) -> None:
         outcomes[outcome] += 1
 
     return WebhookIngress(
-        create_app(release=RELEASE, ready=lambda: _ready(seats), numbers=numbers),
+        create_app(
+            release=RELEASE,
+            ready=lambda: _ready(seats),
+            numbers=numbers,
+            bots=lambda: {seat.bot: seat.reads for seat in seats if seat.reads is not None},
+            gate=gate,
+        ),
         Desks(seats, header=settings.webhook_header, loopback=settings.on_loopback),
         max_body=settings.max_body,
         count=count,

@@ -1,7 +1,8 @@
-"""The bulk process: `python -m app.worker rebuild|catch-up --data DIR --bot BOT [--model NAME …]`.
+"""The bulk process: `python -m app.worker rebuild|catch-up|past --data DIR --bot BOT [--model …]`.
 
 It does what would keep the server's one Python lock busy: niced, in a process of its own, started
-by `hilo serve` or by hand beside it. It can be killed at any moment and started again.
+by `hilo serve` or by hand beside it. It can be killed at any moment and started again. `past`
+builds the models as they were at `--position` into the new file `--out`.
 
 Standard output is JSON lines: `{"event": "progress", "position", "head", "events_per_second"}`, at
 the end one `{"event": "model", "model", "position", "switched", "parked"}` a model and
@@ -35,6 +36,7 @@ from app.projections import (
     SkipLedger,
     Views,
     named,
+    past,
     rebuild,
 )
 from app.projections.engine import Engine
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         installation = load(data=Path(options.data), bot=options.bot)
         settings = the_bot(installation)
         skips = ControlLedger(installation, settings.bot)
-        return _work(options.work, settings, options.model, skips)
+        return _work(options, settings, skips)
     except (_WrongCall, SettingsError) as error:
         return _failed(USAGE, error)
     except RebuildRunning as error:
@@ -76,30 +78,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m app.worker", description="Hilo's bulk work.")
-    parser.add_argument("work", choices=("rebuild", "catch-up"))
+    parser.add_argument("work", choices=("rebuild", "catch-up", "past"))
     parser.add_argument("--data", required=True, help="directory of all bots' data")
     parser.add_argument("--bot", required=True, help="name of the bot")
     parser.add_argument(
         "--model", action="append", default=[], help="a read model (all if none is named)"
     )
+    parser.add_argument("--position", type=int, default=0, help="for past: the moment")
+    parser.add_argument("--out", type=Path, help="for past: the new file")
     return parser
 
 
-def _work(work: str, settings: Settings, names: Sequence[str], skips: SkipLedger) -> int:
+def _work(options: argparse.Namespace, settings: Settings, skips: SkipLedger) -> int:
     if not stores.has_log(settings):
         msg = f"there is no log at {stores.log_place(settings)}: check --data and --bot"
         raise _WrongCall(msg)
     try:
-        models = [named(name, MODELS) for name in dict.fromkeys(names)] or list(MODELS)
+        models = [named(name, MODELS) for name in dict.fromkeys(options.model)] or list(MODELS)
     except ProjectionError as error:
         raise _WrongCall(error) from error
     log = stores.open_log(settings)
     try:
+        if options.work == "past":
+            return _past(options, log, models, skips)
         path = settings.bot_directory / "views.db"
-        views = Views.owned(path) if work == "rebuild" else Views(path)
+        views = Views.owned(path) if options.work == "rebuild" else Views(path)
         try:
             views.learn_skips(skips.recorded())
-            return (_rebuild if work == "rebuild" else _catch_up)(views, log, models)
+            return (_rebuild if options.work == "rebuild" else _catch_up)(views, log, models)
         finally:
             views.close()
     finally:
@@ -126,6 +132,27 @@ def _catch_up(views: Views, log: LogStore, models: Sequence[ReadModel]) -> int:
     ends = [known[model.name] for model in models if model.name in known]
     report.done(min((end.cursor.position for end in ends), default=Position(0)))
     return DONE if [end.state for end in ends] == ["live"] * len(models) else FAILED
+
+
+def _past(
+    options: argparse.Namespace, log: LogStore, models: Sequence[ReadModel], skips: SkipLedger
+) -> int:
+    """Build the models as they were, in a file that appears when it is complete."""
+    if options.out is None:
+        msg = "past needs --out"
+        raise _WrongCall(msg)
+    report = _Report(log)
+    growing = options.out.with_suffix(".growing")
+    growing.unlink(missing_ok=True)
+    position = Position(options.position)
+    views = past.build_at(
+        growing, log, models, position, skips=skips.recorded(), progress=report.progress
+    )
+    parked = [s.model for s in views.standings().values() if s.state == "parked"]
+    views.close()
+    growing.replace(options.out)
+    report.done(position)
+    return FAILED if parked else DONE
 
 
 class _Report:

@@ -5,17 +5,23 @@ FastAPI serves everything where somebody waits; webhooks are taken before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from fastapi import FastAPI, Request, Response
+from msgspec.json import schema_components
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
 
+from app.api.callers import Gate
 from app.api.problem import CONTENT_TYPE, Problem, register_problems
+from app.api.v1 import events, fleet, stream, users
+from app.api.v1.reading import BotReads
+from app.api.v1.showing import SCHEMAS
 
 
 class Health(BaseModel):
@@ -100,9 +106,18 @@ async def _plain(_: Request, error: Exception) -> Response:
 
 
 def create_app(
-    *, release: str, ready: Callable[[], Readiness], numbers: Callable[[], Numbers]
+    *,
+    release: str,
+    ready: Callable[[], Readiness],
+    numbers: Callable[[], Numbers],
+    bots: Callable[[], Mapping[str, BotReads]],
+    gate: Gate,
 ) -> FastAPI:
-    """Return the application; `ready` and `numbers` are asked at each request and never wait."""
+    """Return the application.
+
+    `ready`, `numbers` and `bots` (those that are open, by name) are asked at each request and never
+    wait. `gate` lets callers in.
+    """
     app = FastAPI(
         title="Hilo",
         version=release,
@@ -137,4 +152,19 @@ def create_app(
     async def metrics() -> Response:
         return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
 
+    app.state.bots, app.state.gate, app.state.streams = bots, gate, set()
+    app.add_middleware(GZipMiddleware, minimum_size=1000)
+    for router in (stream.router, events.router, users.router, fleet.router):
+        app.include_router(router)
+    plain = app.openapi
+    app.openapi = lambda: _with_schemas(plain())  # type: ignore[method-assign]
     return app
+
+
+def _with_schemas(document: dict[str, Any]) -> dict[str, Any]:
+    """Add what msgspec says of the answers to the OpenAPI document."""
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    (_,), problem = schema_components([Problem], ref_template="#/components/schemas/{name}")
+    schemas.update(SCHEMAS)
+    schemas.update(problem)
+    return document

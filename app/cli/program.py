@@ -21,6 +21,7 @@ from app.cli import (
     diff,
     importing,
     jobs,
+    keys,
     log,
     migrate,
     nodes,
@@ -78,7 +79,7 @@ app.command("import", epilog=importing.CODES)(importing.import_files)
 app.command("migrate-store", epilog=migrate.CODES)(migrate.migrate_store)
 for _group in (log.log, threads.threads, users.users, turns.turns, projections.projections):
     app.add_typer(_group)
-for _group in (bots.bots, control.control, store.store, jobs.jobs, about.config):
+for _group in (bots.bots, control.control, keys.keys, store.store, jobs.jobs, about.config):
     app.add_typer(_group)
 app.command(epilog=nodes.CODES)(nodes.nodes)
 app.command(epilog=running.CODES["bench"])(running.bench)

@@ -22,6 +22,7 @@ FILES: Final[dict[str, Mapping[str, Mapping[str, msgspec.Struct]]]] = {
     "job_events.json": samples.JOBS,
     "control_events.json": samples.CONTROL,
     "cleanup_events.json": samples.CLEANUP,
+    "access_events.json": samples.ACCESS,
     "values.json": samples.VALUES,
 }
 Golden = dict[str, dict[str, str]]

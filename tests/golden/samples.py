@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from app.aggregates import access_events as a
 from app.aggregates import cleanup_events as n
 from app.aggregates import control_events as c
 from app.aggregates import events as e
@@ -215,4 +216,21 @@ CLEANUP: dict[str, dict[str, Event]] = {
         "full": n.CleanupRecorded(cleanup="c1", limit=1_000_000, cleaned=3, tokens=7, by="ana"),
         "least": n.CleanupRecorded(cleanup="c1", limit=1, cleaned=0, tokens=0),
     },
+}
+
+ACCESS: dict[str, dict[str, Event]] = {
+    "KeyCreated": {
+        "full": a.KeyCreated(
+            key="b85073bd2c",
+            digest=bytes(range(32)),
+            role="auditor",
+            by="ana@bastion",
+            bot="ventas",
+            name="auditoría",
+            expires_at=AT,
+        ),
+        "least": a.KeyCreated(key="b85073bd2c", digest=bytes(32), role="hook", by="ana@bastion"),
+    },
+    "KeyRevoked": {"full": a.KeyRevoked(key="b85073bd2c", by="ana@bastion", why="perdida")},
+    "KeyUsed": {"full": a.KeyUsed(key="b85073bd2c")},
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from app.aggregates.access_events import ACCESS_EVENTS
 from app.aggregates.cleanup_events import CLEANUP_EVENTS
 from app.aggregates.control_events import CONTROL_EVENTS
 from app.aggregates.events import USER_EVENTS
@@ -14,7 +15,14 @@ from eventstore.codec import Codec, Event
 from tests.golden import samples
 from tests.golden.generate import FILES, FOLDER, GoldenExists, extended, read
 
-CLASSES = (*USER_EVENTS, *GATEWAY_EVENTS, *JOB_EVENTS, *CONTROL_EVENTS, *CLEANUP_EVENTS)
+CLASSES = (
+    *USER_EVENTS,
+    *GATEWAY_EVENTS,
+    *JOB_EVENTS,
+    *CONTROL_EVENTS,
+    *CLEANUP_EVENTS,
+    *ACCESS_EVENTS,
+)
 CODEC = Codec(CLASSES)
 SAMPLES: dict[str, dict[str, Event]] = {
     **samples.USER,
@@ -22,10 +30,12 @@ SAMPLES: dict[str, dict[str, Event]] = {
     **samples.JOBS,
     **samples.CONTROL,
     **samples.CLEANUP,
+    **samples.ACCESS,
 }
+KINDS = ("user", "gateway", "job", "control", "cleanup", "access")
 EVENTS = [
     (name, sample, bytes.fromhex(state))
-    for file in (f"{kind}_events.json" for kind in ("user", "gateway", "job", "control", "cleanup"))
+    for file in (f"{kind}_events.json" for kind in KINDS)
     for name, entries in read(FOLDER / file).items()
     for sample, state in entries.items()
 ]

@@ -24,6 +24,7 @@ ENTRANCE = CONVERSATION | {"app.conversation"}
 COMPOSED = ENTRANCE | {"app.api", "app.jobs"}
 COMMANDS = COMPOSED | {
     *(
+        "app.access",
         "app.bootstrap",
         "app.control",
         "app.importing",
@@ -51,7 +52,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "app.bootstrap": COMPOSED | {"app.gateways", "app.simulators", "app.skips"},
     "app.control": PROJECTIONS,  # the installation's own log
     "app.skips": CONVERSATION | {"app.control"},  # what of it the read models ask
-    "app.node": COMPOSED | {"app.bootstrap"},  # the bots of one process, and their door
+    "app.access": PROJECTIONS,  # who may come in: a part of that log
+    "app.reads": COMPOSED | {"app.bootstrap", "app.installation"},  # a bot, as the API sees it
+    "app.node": COMPOSED
+    | {"app.access", "app.bootstrap", "app.reads"},  # the bots of one process, and their door
     "app.serving": COMPOSED | {"app.bootstrap", "app.control", "app.node"},  # that process
     "app.worker": COMPOSED | {"app.bootstrap", "app.skips"},
     "app.demo": COMPOSED | {"app.bootstrap"},

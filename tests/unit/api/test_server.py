@@ -4,15 +4,36 @@ from __future__ import annotations
 
 import pytest
 
+from app.aggregates.access import AccessKey
+from app.api.callers import Gate
 from app.api.server import Numbers, Readiness, create_app
 from tests.unit.api.asgi import Answer, ask
+
+
+class NoKeys:
+    """An installation without any key."""
+
+    def any(self) -> bool:
+        return False
+
+    def find(self, token: str) -> None:
+        return None
+
+    def used(self, key: AccessKey) -> None:
+        raise AssertionError
 
 
 async def get(path: str, method: str = "GET", reason: str = "") -> Answer:
     state = Readiness(
         status="not ready" if reason else "ready", position=7, waiting=0, reason=reason
     )
-    app = create_app(release="1", ready=lambda: state, numbers=lambda: Numbers({}, {}))
+    app = create_app(
+        release="1",
+        ready=lambda: state,
+        numbers=lambda: Numbers({}, {}),
+        bots=dict,
+        gate=Gate(NoKeys()),
+    )
     return await ask(app, path=path, method=method)
 
 

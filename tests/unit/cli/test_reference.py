@@ -18,7 +18,7 @@ EXPECTED = """
     threads.list threads.check users.show
     turns.list turns.retry turns.drop
     projections.list projections.rebuild projections.pause projections.resume projections.skip
-    bots.list control.log store.prepare config.show
+    keys.create keys.list keys.revoke bots.list control.log store.prepare config.show
 """
 
 
@@ -48,5 +48,5 @@ def test_every_command_has_help_json_and_documented_exit_codes(name: str) -> Non
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_that_reads_a_bots_files_can_be_pointed_at_them(name: str) -> None:
     options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
-    elsewhere = {"hilo demo", "hilo bench", "hilo version"}
+    elsewhere = {"hilo demo", "hilo bench", "hilo version", "hilo keys list", "hilo keys revoke"}
     assert ({"--data", "--bot"} <= options) == (name not in elsewhere)

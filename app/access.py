@@ -1,0 +1,187 @@
+"""Bearer keys: made and revoked at a terminal, kept in the control log, looked up by every request.
+
+A key is `hilo_<id>_<secret>`. Who holds the control log alone cannot make a key that opens
+anything: it has digests only. A revoked key stays revoked whatever is restored.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from hashlib import sha256
+from hmac import compare_digest
+from typing import Final, TypeVar
+
+from app import stores
+from app.aggregates.access import KEYS, USED_EVERY, Access, AccessKey, AccessState, Role, evolve
+from app.aggregates.access_events import ACCESS_EVENTS, KeyCreated
+from app.aggregates.answers import Done
+from app.settings import Settings
+from eventstore.codec import Codec
+from eventstore.errors import Conflict, EpochMismatch, LogUnavailable, UnknownEventType
+from eventstore.store import LogReader, LogStore
+from eventstore.types import Append, Appended, Micros, Version, new_append_id
+
+A = TypeVar("A")
+PREFIX: Final = "hilo"
+BELIEVED_SECONDS: Final = 1.0
+"""A revoked key may be good for so long on a node that has just looked."""
+
+UNKNOWN_SECONDS: Final = 0.05
+"""So soon a key that nobody knew is looked for again: strangers cannot make the server read more."""
+
+_CODEC: Final = Codec(ACCESS_EVENTS)
+_ATTEMPTS: Final = 50
+_HOUR: Final = USED_EVERY / 1e6
+_ID_BYTES: Final = 5
+_SECRET_BYTES: Final = 32
+
+
+class NoSuchKey(Exception):
+    """There is no key of that id that could be revoked."""
+
+
+def create(  # noqa: PLR0913 - what a key is
+    settings: Settings,
+    role: Role,
+    *,
+    by: str,
+    bot: str = "",
+    name: str = "",
+    expires_at: int | None,
+) -> tuple[str, str]:
+    """Make a key; return its id and the key itself, which nobody can be told again."""
+    key_id, secret = secrets.token_hex(_ID_BYTES), secrets.token_urlsafe(_SECRET_BYTES)
+    event = KeyCreated(
+        key=key_id,
+        digest=_digest(secret),
+        role=role,
+        by=by,
+        bot=bot,
+        name=name,
+        expires_at=expires_at,
+    )
+    _decide(settings, lambda access, now: access.create(event, now=now))
+    return key_id, f"{PREFIX}_{key_id}_{secret}"
+
+
+def revoke(settings: Settings, key_id: str, *, by: str, why: str) -> None:
+    """Take a key back for good. Raises `NoSuchKey` if none of that id is good."""
+    done = _decide(settings, lambda access, now: access.revoke(key_id, by=by, why=why, now=now))
+    if not isinstance(done, Done):
+        msg = f"there is no key {key_id!r} that is not revoked: hilo keys list shows all"
+        raise NoSuchKey(msg)
+
+
+def keys(settings: Settings) -> tuple[AccessKey, ...]:
+    """Return every key that ever was, the oldest first; none if there is no control log."""
+    if not stores.has_control_log(settings):
+        return ()
+    log = stores.open_control_log(settings)
+    try:
+        return load(log).state.keys
+    finally:
+        log.close()
+
+
+def load(log: LogReader) -> Access:
+    """Return the keys as the control log tells them now."""
+    state, version = AccessState(), Version(0)
+    for recorded in log.read_stream(KEYS):
+        version = recorded.version
+        try:
+            event = _CODEC.decode(recorded.type, recorded.state)
+        except UnknownEventType:
+            continue
+        state = evolve(state, event, version, recorded.recorded_at)
+    return Access(KEYS, state, version)
+
+
+class KeyTable:
+    """The keys as a server looks them up: from memory, read again once a second. Any thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Nothing is read before the first look."""
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._log: LogStore | None = None
+        self._read_at = -BELIEVED_SECONDS
+        self._by_id: dict[str, AccessKey] = {}
+        self._used: dict[str, float] = {}
+        self._now: Callable[[], Micros] = lambda: Micros(time.time_ns() // 1000)
+
+    def any(self) -> bool:
+        """Tell whether there is a key that is not revoked. Raises `LogUnavailable`."""
+        self._refresh()
+        now = self._now()
+        return any(key.is_good(now) for key in self._by_id.values())
+
+    def find(self, token: str) -> AccessKey | None:
+        """Return the good key that a bearer token is, or None. Raises `LogUnavailable`."""
+        self._refresh()
+        prefix, _, rest = token.partition("_")
+        key_id, _, secret = rest.partition("_")
+        if key_id not in self._by_id:
+            self._refresh(UNKNOWN_SECONDS)  # it may have been made a moment ago
+        key = self._by_id.get(key_id)
+        given = _digest(secret)  # also for an unknown id: both take as long
+        known = key.digest if key is not None else b"\x00" * 32
+        good = compare_digest(given, known)
+        if key is None or not good or prefix != PREFIX or not key.is_good(self._now()):
+            return None
+        return key
+
+    def used(self, key: AccessKey) -> None:
+        """Record the use of a key, once an hour. Raises `LogUnavailable`."""
+        now = time.monotonic()
+        last = self._used.get(key.id, -_HOUR)
+        fresh = key.used_at is not None and self._now() - key.used_at < USED_EVERY
+        if fresh or now - last < _HOUR:
+            return
+        self._used[key.id] = now
+        _decide(self._settings, lambda access, now: access.use(key.id, now=now))
+
+    def close(self) -> None:
+        """Let go of the control log."""
+        with self._lock:
+            if self._log is not None:
+                self._log.close()
+                self._log = None
+
+    def _refresh(self, believed: float = BELIEVED_SECONDS) -> None:
+        with self._lock:
+            if time.monotonic() - self._read_at < believed:
+                return
+            if self._log is None:
+                self._log = stores.open_control_log(self._settings)
+                self._now = self._log.now
+            self._by_id = {key.id: key for key in load(self._log).state.keys}
+            self._read_at = time.monotonic()
+
+
+def _digest(secret: str) -> bytes:
+    return sha256(secret.encode()).digest()
+
+
+def _decide(settings: Settings, command: Callable[[Access, Micros], A]) -> A:
+    log = stores.open_control_log(settings)
+    try:
+        for _ in range(_ATTEMPTS):
+            access = load(log)
+            expected = access.version
+            answer = command(access, log.now())
+            events = tuple(_CODEC.encode(event, key) for event, key in access.collect_events())
+            if not events:
+                return answer
+            append = Append(KEYS, expected, events, log.head().epoch, new_append_id())
+            (done,) = log.append_batch([append])
+            if isinstance(done, Appended):
+                return answer
+            if not isinstance(done, Conflict | EpochMismatch):
+                raise done
+    finally:
+        log.close()
+    msg = "the keys are written too fast to decide upon: try again"
+    raise LogUnavailable(msg)

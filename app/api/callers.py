@@ -1,0 +1,165 @@
+"""Who asks, and what they may: roles, rights, and the refusal of everybody else (H4).
+
+A bearer key has one role. While no key is good, only this machine is served, as everything: that is
+how one starts, and it says so. As soon as there is one, everybody needs one.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Annotated, Final, Literal, Protocol
+
+import msgspec
+import structlog
+from anyio import to_thread
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
+
+from app.aggregates.access import AccessKey, Role
+from app.api.problem import Problem, ProblemError
+from eventstore.errors import EventStoreError
+
+_log = structlog.get_logger(__name__)
+
+Right = Literal["events", "figures", "texts", "numbers", "operate", "hook"]
+"""`events`: the log and what it says of users; `figures`: totals that name nobody; `texts`: what
+people wrote, opened; `numbers`: who they are; `operate`: change how the bot works; `hook`: tell it
+that something changed elsewhere."""
+
+RIGHTS: Final[dict[Role | Literal["local"], frozenset[Right]]] = {
+    "auditor": frozenset({"events", "figures", "texts", "numbers"}),
+    "operator": frozenset({"events", "figures", "numbers", "operate", "hook"}),
+    "analyst": frozenset({"events", "figures"}),
+    "hook": frozenset({"hook"}),
+    "webhook": frozenset(),
+    "local": frozenset({"events", "figures", "texts", "numbers", "operate", "hook"}),
+}
+"""What each role may, and nothing else. `webhook` opens the webhooks alone, which are not here."""
+
+BEARER: Final = HTTPBearer(
+    auto_error=False,
+    scheme_name="key",
+    description="A key of `hilo keys create --role …`, as `Authorization: Bearer hilo_…`.",
+)
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Somebody who may come in."""
+
+    key: str
+    """Id of the key; `local` without one."""
+    role: Role | Literal["local"]
+    bot: str = ""
+    """The only bot that they may ask about; empty: any."""
+
+    def may(self, right: Right) -> bool:
+        """Tell whether the caller has a right."""
+        return right in RIGHTS[self.role]
+
+
+class Keys(Protocol):
+    """The keys, as they are now. May wait for a disk."""
+
+    def any(self) -> bool:
+        """Tell whether any key is good."""
+
+    def find(self, token: str) -> AccessKey | None:
+        """Return the good key that a token is."""
+
+    def used(self, key: AccessKey) -> None:
+        """Record that a key was used."""
+
+
+class Gate:
+    """Lets callers in. Counts whom it refuses, by reason."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self._seen: set[str] = set()
+        self.refused: Counter[str] = Counter()
+
+    async def caller(self, request: Request) -> Caller:
+        """Return who asks. Raises `ProblemError` 401, or 503 while nobody can tell."""
+        given = request.headers.get("authorization")
+        scheme, _, token = (given or "").partition(" ")
+        try:
+            key = await to_thread.run_sync(self._find, scheme, token.strip())
+            if given is None and await to_thread.run_sync(self._is_open_to, request):
+                return Caller("local", "local")
+        except EventStoreError:
+            raise ProblemError(_CANNOT_TELL, headers={"retry-after": "5"}) from None
+        if key is None:
+            raise self.refuse("no_key" if given is None else "wrong_key", _NO_KEY, _CHALLENGE)
+        return Caller(key.id, key.role, key.bot)
+
+    def refuse(
+        self, reason: str, problem: Problem, headers: dict[str, str] | None = None
+    ) -> ProblemError:
+        """Count a refusal and return what it is answered with."""
+        self.refused[reason] += 1
+        return ProblemError(problem, headers=headers)
+
+    def _find(self, scheme: str, token: str) -> AccessKey | None:
+        if scheme.lower() != "bearer" or not token:
+            return None
+        key = self._keys.find(token)
+        if key is not None:
+            try:
+                self._keys.used(key)
+            except EventStoreError as error:  # the use counts, its record is for the operator
+                _log.warning("KEY_USE_NOT_RECORDED", key=key.id, error=type(error).__name__)
+        return key
+
+    def _is_open_to(self, request: Request) -> bool:
+        host = request.client.host if request.client else ""
+        try:
+            here = ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            here = False
+        return here and "x-forwarded-for" not in request.headers and not self._keys.any()
+
+
+_CHALLENGE: Final = {"www-authenticate": 'Bearer realm="hilo"'}
+_NO_KEY: Final = Problem(
+    type="/problems/no-key",
+    title="A key is needed",
+    status=401,
+    detail="Send Authorization: Bearer KEY, with a key of hilo keys create that is neither expired "
+    "nor revoked. Without any key in the installation, only its own machine is served.",
+)
+_CANNOT_TELL: Final = Problem(
+    type="/problems/keys-unavailable",
+    title="Nobody can tell now whose keys are good",
+    status=503,
+    detail="The control log cannot be read. Try again after Retry-After seconds.",
+)
+_NO_RIGHT: Final = Problem(
+    type="/problems/no-right",
+    title="This key's role may not do that",
+    status=403,
+    detail="Ask for a key with another role (hilo keys create --role …).",
+)
+
+
+def needs(right: Right) -> Callable[[Request], Caller]:
+    """Return the dependency of a route that asks for a right; it gives the caller."""
+
+    async def allowed(request: Request, _: Annotated[object, Depends(BEARER)]) -> Caller:
+        gate: Gate = request.app.state.gate
+        caller = await gate.caller(request)
+        if not caller.may(right):
+            refusal = gate.refuse("no_right", _NO_RIGHT)
+            raise refusal
+        return caller
+
+    allowed.right = right  # type: ignore[attr-defined]
+    return allowed  # type: ignore[return-value]
+
+
+def rights_of(route: object) -> Sequence[Right]:
+    """Return the rights that a route asks for; a test holds every route to having one."""
+    dependant = getattr(route, "dependant", None)
+    found = [] if dependant is None else dependant.dependencies
+    return [one.call.right for one in found if hasattr(one.call, "right")]

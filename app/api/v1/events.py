@@ -1,0 +1,301 @@
+"""`/v1/events`: the log itself, page by page, and one event with what led to it and from it.
+
+A page never splits an append and stays the same while the log grows: its cursor is a place in the
+log, and the leaf hash there tells a log that was restored. Texts are opened for roles that may
+read them, and stay sealed for the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any, Final
+
+import msgspec
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+
+from app.api.callers import Caller, needs
+from app.api.problem import Problem, ProblemError
+from app.api.v1.reading import (
+    MOMENT,
+    AsOf,
+    BotName,
+    MinPosition,
+    Read,
+    no_such,
+    opened_cursor,
+    page_cursor,
+    read_for,
+    user_stream,
+)
+from app.api.v1.showing import answers
+from app.projections.presenting import Presenter
+from app.projections.timeline import Moment, timeline
+from eventstore.codec import Codec
+from eventstore.store import LogReader
+from eventstore.types import Position, Recorded, StreamName, Version
+
+router = APIRouter(prefix="/v1/events", tags=["events"])
+_PAGE: Final = 1000
+SEARCHED: Final = 20_000
+"""Positions that one request looks through for what no index finds."""
+
+Reader = Annotated[Caller, Depends(needs("events"))]
+Types = Annotated[list[str] | None, Query(description="only events of these types")]
+
+
+class EventPage(msgspec.Struct, frozen=True):
+    """Events, oldest first, as of `position`. Without `next` there are no more as of then.
+
+    With filters a page may hold few events, or none, and still have a `next`.
+    """
+
+    position: int
+    events: list[dict[str, Any]]
+    next: str | None = None
+    """Give it as `cursor`, with the same filters."""
+
+
+class EventDetail(msgspec.Struct, frozen=True):
+    """One event, and its neighbours in its stream's causal chain."""
+
+    position: int
+    event: dict[str, Any]
+    caused_by: dict[str, Any] | None
+    caused: list[dict[str, Any]]
+    chain: list[int]
+    """Positions of everything that belongs together with it, itself included."""
+
+
+class _Question(msgspec.Struct, frozen=True):
+    """What a page is asked for; its digest ties cursors to it."""
+
+    bot: str
+    user: str | None
+    types: tuple[str, ...]
+    correlation: str | None
+    after: int
+    up_to: int
+
+    def digest(self) -> bytes:
+        return hashlib.blake2b(msgspec.msgpack.encode(self), digest_size=6).digest()
+
+    def takes(self, event: Recorded, codec: Codec) -> bool:
+        if self.types and event.type not in self.types:
+            return False
+        return self.correlation is None or _correlation(event, codec) == self.correlation
+
+
+_EVENT: Final = {
+    "position": 42,
+    "epoch": 1,
+    "stream": "user/k7q2mzp4xw3abcde5fgh",
+    "version": 3,
+    "type": "TokensIncremented",
+    "recorded_at": "2026-11-20T19:30:00.000001Z",
+    "key": None,
+    "append_id": "00112233445566778899aabbccddeeff",
+    "state": {"thread": "conv_1", "run": "run_1", "total": 150, "cor": "run_1"},
+}
+
+
+@router.get(
+    "",
+    summary="Browse the log",
+    responses=answers(
+        EventPage, "A page of events.", {"position": 42, "events": [_EVENT], "next": None}
+    ),
+)
+async def list_events(  # noqa: PLR0913 - every filter is a parameter
+    request: Request,
+    caller: Reader,
+    *,
+    bot: BotName = "",
+    user: Annotated[str | None, Query(description="only this user: a pseudonym")] = None,
+    type: Types = None,  # noqa: A002 - the parameter's name
+    correlation: Annotated[
+        str | None,
+        Query(description="only what belongs to this run; quick together with `user`"),
+    ] = None,
+    since: Annotated[
+        str | None,
+        Query(
+            description="after this position, or recorded after this instant",
+            json_schema_extra={"anyOf": [{"type": "string", **MOMENT}, {"type": "null"}]},
+        ),
+    ] = None,
+    until: AsOf = None,
+    limit: Annotated[int, Query(ge=1, le=1000, description="events of a page, about")] = 100,
+    cursor: Annotated[str | None, Query(description="`next` of the page before")] = None,
+    min_position: MinPosition = None,
+) -> Response:
+    """Return events in the order of the log, oldest first."""
+    read = read_for(request, caller, bot)
+    end = await read.position(until, min_position)
+    start = Position(0) if since is None else await read.position(since)
+    types = await read.run(lambda: stored_types(read, type))
+    up_to = end if until is not None else Position(2**62)
+    question = _Question(read.bot.name, user, types, correlation, start, up_to)
+    tag = question.digest()
+    if cursor is not None:
+        start = await read.run(lambda: opened_cursor(cursor, tag, read.bot.log))
+
+    def page() -> EventPage:
+        found, reached = _page(read, question, start, end, limit)
+        present = presenter(read)
+        more = reached < end
+        following = page_cursor(read.bot.log.cursor_at(reached), tag) if more else None
+        return EventPage(end, [present.as_json(event) for event in found], following)
+
+    return await read.answer(end, page)
+
+
+@router.get(
+    "/{position}",
+    summary="One event, what caused it and what it caused",
+    responses=answers(
+        EventDetail,
+        "The event.",
+        {"position": 42, "event": _EVENT, "caused_by": None, "caused": [], "chain": [42]},
+    ),
+)
+async def show_event(
+    request: Request,
+    caller: Reader,
+    position: Annotated[int, Path(ge=1, le=2**62)],
+    *,
+    bot: BotName = "",
+) -> Response:
+    """Return an event with its causal neighbours, as of now."""
+    read = read_for(request, caller, bot)
+    head = await read.position(None)
+
+    def detail() -> EventDetail:
+        event = read.bot.log.event_at(Position(position))
+        if event is None:
+            raise ProblemError(no_such("event"))
+        present = presenter(read)
+        if not event.stream.startswith("user/"):
+            return EventDetail(head, present.as_json(event), None, [], [position])
+        moments = timeline(read.bot.log, event.stream, up_to=head)
+        return _detail(read, head, event, moments)
+
+    return await read.answer(head, detail)
+
+
+def presenter(read: Read) -> Presenter:
+    """Return what shows events to the caller: opened only for those who may read texts."""
+    sealer = read.bot.sealer if read.caller.may("texts") else None
+    return Presenter(read.bot.codec, read.bot.log.head().epoch, sealer)
+
+
+def _detail(read: Read, head: Position, event: Recorded, moments: list[Moment]) -> EventDetail:
+    here = next(moment for moment in moments if moment.position == event.position)
+    by_version = {moment.version: moment.position for moment in moments}
+    cause = None if here.caused_by is None else by_version.get(here.caused_by)
+    caused = [moment.position for moment in moments if moment.caused_by == here.version]
+    present = presenter(read)
+
+    def told(position: Position) -> dict[str, Any]:
+        found = read.bot.log.event_at(position)
+        assert found is not None  # noqa: S101 - the timeline was read from the log just now
+        return present.as_json(found)
+
+    return EventDetail(
+        head,
+        present.as_json(event),
+        None if cause is None else told(cause),
+        [told(position) for position in caused],
+        [moment.position for moment in moments if moment.chain == here.chain],
+    )
+
+
+def _page(
+    read: Read, question: _Question, start: Position, end: Position, limit: int
+) -> tuple[list[Recorded], Position]:
+    """Return about `limit` events after `start`, and how far the log was looked through."""
+    if question.user is not None:
+        return _stream_page(read, question, start, end, limit)
+    if question.correlation is not None:
+        return _searched(read, question, start, end, limit)
+    found = read.bot.log.read(after=start, up_to=end, limit=limit, types=question.types or None)
+    return found, found[-1].position if len(found) >= limit else end
+
+
+def _searched(
+    read: Read, question: _Question, start: Position, end: Position, limit: int
+) -> tuple[list[Recorded], Position]:
+    """Look through a stretch of the whole log, which has no index by run: a page may be empty."""
+    stretch = Position(min(end, start + SEARCHED))
+    found: list[Recorded] = []
+    while start < stretch:
+        rows = read.bot.log.read(
+            after=start, up_to=stretch, limit=_PAGE, types=question.types or None
+        )
+        found += [event for event in rows if question.takes(event, read.bot.codec)]
+        start = rows[-1].position if len(rows) >= _PAGE else stretch
+        if len(found) >= limit:
+            break
+    return found, start
+
+
+def _stream_page(
+    read: Read, question: _Question, start: Position, end: Position, limit: int
+) -> tuple[list[Recorded], Position]:
+    log, codec = read.bot.log, read.bot.codec
+    stream = user_stream(question.user or "")
+    found: list[Recorded] = []
+    version = _version_at(log, stream, start)
+    while rows := log.read_stream(stream, after=version, limit=_PAGE):
+        for event in rows:
+            if event.position > end:
+                return found, end
+            if len(found) >= limit and event.append_id != found[-1].append_id:
+                return found, found[-1].position
+            if event.position > start and question.takes(event, codec):
+                found.append(event)
+        version = rows[-1].version
+    return found, end
+
+
+def _version_at(log: LogReader, stream: StreamName, position: Position) -> Version:
+    """Return the stream's version as of a position: a binary search over its own events."""
+    low, high = 0, int(log.stream_version(stream))
+    while low < high:
+        middle = (low + high + 1) // 2
+        (event,) = log.read_stream(stream, after=Version(middle - 1), up_to=Version(middle))
+        if event.position <= position:
+            low = middle
+        else:
+            high = middle - 1
+    return Version(low)
+
+
+def stored_types(read: Read, names: list[str] | None) -> tuple[str, ...]:
+    """Return the stored names, old schemas included, of types; none for none."""
+    codec = read.bot.codec
+    known = {cls.type_name or cls.__name__: cls for cls in codec.classes}
+    stored: list[str] = []
+    for name in names or ():
+        if name in known:
+            stored += codec.stored_names([known[name]])
+        elif codec.knows(name):
+            stored.append(name)
+        else:
+            raise ProblemError(_no_type(sorted(known)))
+    return tuple(stored)
+
+
+def _correlation(event: Recorded, codec: Codec) -> str | None:
+    try:
+        return codec.decode(event.type, event.state).cor
+    except Exception:  # noqa: BLE001 - of a newer release: it belongs to nothing that we know
+        return None
+
+
+def _no_type(known: list[str]) -> Problem:
+    return Problem(
+        type="/problems/invalid-request",
+        title="There is no such event type",
+        status=422,
+        detail=f"There are: {', '.join(known)}.",
+    )

@@ -1,0 +1,293 @@
+"""What every read shares: whose bot it is about, as of when, and how it is answered.
+
+An answer carries the position of the log that it reflects, in `position` and as an ETag of (epoch,
+position, leaf hash): who asks again with `If-None-Match` gets 304 until something has happened.
+`min_position` waits for what the caller has just caused. What blocks runs on reader threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Annotated, Final, Protocol, TypeVar
+
+import msgspec
+from fastapi import Query, Request, Response
+
+from app import asof
+from app.api.callers import Caller
+from app.api.problem import Problem, ProblemError
+from app.asof import UnclearMoment
+from app.projections import NotBuilt, Views
+from app.projections.pasts import PastFailed
+from eventstore.codec import Codec
+from eventstore.errors import CursorMismatch, CutInsideAppend, EventStoreError, NotYet
+from eventstore.keyring import Handle
+from eventstore.sealing import Sealer
+from eventstore.store import LogReader
+from eventstore.types import Cursor, Position, StreamName
+
+T = TypeVar("T")
+WAIT_SECONDS: Final = 5.0
+"""How long `min_position` is waited for."""
+
+_LOOK_SECONDS: Final = 0.02
+_encode: Final = msgspec.json.Encoder().encode
+
+BotName = Annotated[
+    str, Query(alias="bot", description="the bot; may be left out where there is only one")
+]
+_INSTANT: Final = (
+    r"(19|20)\d\d-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])T([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{6})?)?"
+    r"(Z|[+-](0\d|1[0-3]):[0-5]\d)"
+)
+# For whoever reads the schema. What does not match is refused by us, with an explanation.
+MOMENT: Final = {"pattern": rf"^([0-9]{{1,9}}|{_INSTANT})$"}
+INSTANT: Final = {"pattern": rf"^{_INSTANT}$"}
+
+AsOf = Annotated[
+    str | None,
+    Query(
+        description="a position, or an instant with its zone: the answer as of then",
+        json_schema_extra={"anyOf": [{"type": "string", **MOMENT}, {"type": "null"}]},
+        openapi_examples={
+            "position": {"value": "1234"},
+            "instant": {"value": "2026-11-20T14:30:00-05:00"},
+        },
+    ),
+]
+MinPosition = Annotated[
+    int | None,
+    Query(ge=0, description=f"wait, at most {WAIT_SECONDS:g} s, until this position is reflected"),
+]
+UserId = Annotated[str, "a pseudonym"]
+
+
+class BotReads(Protocol):
+    """One bot, to be read."""
+
+    @property
+    def name(self) -> str:
+        """The bot's name."""
+
+    @property
+    def log(self) -> LogReader:
+        """Its log."""
+
+    @property
+    def views(self) -> Views:
+        """Its read models."""
+
+    @property
+    def codec(self) -> Codec:
+        """What decodes every event that this release knows."""
+
+    @property
+    def sealer(self) -> Sealer:
+        """What opens sealed fields."""
+
+    @property
+    def readers(self) -> Executor:
+        """Threads that may wait for a disk."""
+
+    async def past(self, position: Position, models: tuple[str, ...]) -> Views:
+        """Return read models as of a position; they stay open for a while."""
+
+    async def news(self) -> None:
+        """Return when the log goes on, or soon: it is a hint."""
+
+    def handles_of(self, pseudonym: str) -> tuple[Handle, ...]:
+        """Return by what a person is known. Raises `KeyringError`."""
+
+
+class Read(msgspec.Struct):
+    """One request, as far as every route needs it."""
+
+    request: Request
+    bot: BotReads
+    caller: Caller
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do what may wait for a disk. Raises `ProblemError` for what the caller can mend."""
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self.bot.readers, work)
+        except (UnclearMoment, CutInsideAppend) as error:
+            raise ProblemError(_unclear(str(error))) from None
+        except NotYet as error:
+            raise ProblemError(_not_yet(str(error))) from None
+        except NotBuilt as error:
+            raise ProblemError(_not_built(str(error)), headers={"retry-after": "5"}) from None
+        except CursorMismatch as error:
+            raise ProblemError(_changed(str(error))) from None
+        except EventStoreError as error:
+            raise ProblemError(_unavailable(error), headers={"retry-after": "5"}) from None
+
+    async def position(self, as_of: str | None, min_position: int | None = None) -> Position:
+        """Return the position that is asked about, waiting for `min_position` if need be."""
+        if min_position is not None:
+            await self._reach(lambda: self.bot.log.head().position, min_position)
+        return await self.run(lambda: asof.as_of(self.bot.log, as_of))
+
+    async def past(self, position: Position, models: tuple[str, ...]) -> Views:
+        """Return read models as of a position. Raises `ProblemError` if they cannot be built."""
+        try:
+            return await self.bot.past(position, models)
+        except PastFailed as error:
+            raise ProblemError(_not_built(str(error)), headers={"retry-after": "5"}) from None
+
+    async def reflected(self, position: Callable[[], Position], min_position: int | None) -> None:
+        """Wait until the read models reflect `min_position`."""
+        if min_position is not None:
+            await self._reach(position, min_position)
+
+    async def _reach(self, position: Callable[[], Position], wanted: int) -> None:
+        deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
+        while await self.run(position) < wanted:
+            if asyncio.get_running_loop().time() > deadline:
+                msg = f"position {wanted} is not reflected yet"
+                raise ProblemError(_not_yet(msg), headers={"retry-after": "1"})
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def answer(self, position: Position, make: Callable[[], object]) -> Response:
+        """Answer with what `make` returns, or 304 if the caller has it already."""
+        tag = await self.run(lambda: self._tag(position))
+        headers = {"etag": tag, "x-hilo-position": str(position), "cache-control": "private"}
+        if tag in self.request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        body = await self.run(lambda: _encode(make()))
+        return Response(body, media_type="application/json", headers=headers)
+
+    def _tag(self, position: Position) -> str:
+        cursor = self.bot.log.cursor_at(position)
+        role = self.caller.role
+        return f'W/"{cursor.epoch}-{position}-{cursor.leaf[:6].hex()}-{role}"'
+
+
+def read_for(request: Request, caller: Caller, bot: str) -> Read:
+    """Return the read of a request. Raises `ProblemError` 404 or 403."""
+    bots: dict[str, BotReads] = request.app.state.bots()
+    wanted = bot or caller.bot or (next(iter(bots)) if len(bots) == 1 else "")
+    if not wanted:
+        raise ProblemError(_which_bot(sorted(bots)))
+    if caller.bot and caller.bot != wanted:
+        raise ProblemError(_other_bot())
+    if wanted not in bots:
+        raise ProblemError(_no_bot())
+    return Read(request, bots[wanted], caller)
+
+
+def user_stream(user: str) -> StreamName:
+    """Return the stream of a pseudonym."""
+    return StreamName(f"user/{user}")
+
+
+class BadCursor(ValueError):
+    """A page's cursor that is not one of ours, or of another question."""
+
+
+def page_cursor(cursor: Cursor, question: bytes) -> str:
+    """Return what leads to the next page of a question."""
+    packed = msgspec.msgpack.encode((cursor.epoch, cursor.position, cursor.leaf, question))
+    return packed.hex()
+
+
+def opened_cursor(text: str, question: bytes, log: LogReader) -> Position:
+    """Return where a page ended. Raises `ProblemError`, or `CursorMismatch` after a restore."""
+    try:
+        epoch, position, leaf, of = msgspec.msgpack.decode(
+            bytes.fromhex(text), type=tuple[int, int, bytes, bytes]
+        )
+    except (ValueError, msgspec.MsgspecError):
+        raise ProblemError(_bad_cursor("it is not a cursor of this API")) from None
+    if of != question:
+        raise ProblemError(_bad_cursor("it belongs to a question with other filters"))
+    log.verify_cursor(Cursor(epoch, position, leaf))  # type: ignore[arg-type]
+    return Position(position)
+
+
+def _unclear(detail: str) -> Problem:
+    return Problem(
+        type="/problems/unclear-moment",
+        title="This moment cannot be understood",
+        status=422,
+        detail=detail,
+    )
+
+
+def _not_yet(detail: str) -> Problem:
+    return Problem(
+        type="/problems/not-yet", title="The log is not there yet", status=409, detail=detail
+    )
+
+
+def _not_built(detail: str) -> Problem:
+    return Problem(
+        type="/problems/not-built",
+        title="The read model is not built yet",
+        status=503,
+        detail=detail,
+    )
+
+
+def _changed(detail: str) -> Problem:
+    return Problem(
+        type="/problems/log-changed",
+        title="The log under this cursor is another one now",
+        status=410,
+        detail=f"{detail}. Start again without a cursor.",
+    )
+
+
+def _unavailable(error: EventStoreError) -> Problem:
+    return Problem(
+        type="/problems/log-unavailable",
+        title="The log cannot be read now",
+        status=503,
+        detail=f"{type(error).__name__}: try again after Retry-After seconds.",
+    )
+
+
+def _which_bot(bots: list[str]) -> Problem:
+    detail = f"Say which with ?bot=: there are {', '.join(bots)}." if bots else "None is open."
+    return Problem(
+        type="/problems/which-bot", title="Which bot is meant?", status=422, detail=detail
+    )
+
+
+def _other_bot() -> Problem:
+    return Problem(
+        type="/problems/no-right",
+        title="This key is for another bot",
+        status=403,
+        detail="Leave ?bot= out, or use a key of that bot.",
+    )
+
+
+def _no_bot() -> Problem:
+    return Problem(
+        type="/problems/no-such-bot",
+        title="There is no such bot here",
+        status=404,
+        detail="GET /v1/bots lists them.",
+    )
+
+
+def no_such(what: str) -> Problem:
+    """Return the 404 of something that is not there."""
+    return Problem(
+        type="/problems/not-found",
+        title=f"There is no such {what}",
+        status=404,
+        detail="It is not there as of this moment of the log.",
+    )
+
+
+def _bad_cursor(detail: str) -> Problem:
+    return Problem(
+        type="/problems/bad-cursor",
+        title="This cursor leads nowhere",
+        status=404,
+        detail=f"{detail}. Use `next` of the page before, with the same filters.",
+    )

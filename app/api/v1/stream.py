@@ -1,0 +1,129 @@
+"""`GET /v1/events/stream`: the log live, as server-sent events (WHATWG HTML, section 9.2).
+
+Each event's `id` is its place in the log: a browser that comes back sends it as `Last-Event-ID` and
+goes on after it, across restarts of the server. After a restore the answer is 410: start again
+without it. A slow reader is read to page by page as fast as it takes them; the log does not wait
+for it, and nothing is kept for it in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Annotated, Final
+
+import msgspec
+from fastapi import APIRouter, Depends, Header, Query, Request
+from starlette.responses import StreamingResponse
+
+from app.api.callers import Caller, needs
+from app.api.problem import Problem, ProblemError
+from app.api.v1.events import Types, presenter, stored_types
+from app.api.v1.reading import BotName, Read, opened_cursor, page_cursor, read_for
+from app.api.v1.showing import PROBLEMS
+from eventstore.types import Position
+
+router = APIRouter(prefix="/v1/events", tags=["events"])
+Reader = Annotated[Caller, Depends(needs("events"))]
+
+PAGE: Final = 200
+MOST: Final = 100
+"""Streams at once on one node."""
+BEAT_SECONDS: Final = 15.0
+"""A comment so often tells proxies and readers that the connection lives."""
+_QUESTION: Final = b"stream"
+
+
+@router.get(
+    "/stream",
+    summary="Follow the log live",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "Server-sent events without an end: `id` is a place in the log, `event` "
+            "a type, `data` an event as `GET /v1/events` shows it.",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        **PROBLEMS,
+    },
+)
+async def follow(  # noqa: PLR0913 - every filter is a parameter
+    request: Request,
+    caller: Reader,
+    *,
+    bot: BotName = "",
+    type: Types = None,  # noqa: A002 - the parameter's name
+    after: Annotated[
+        int | None, Query(ge=0, description="begin after this position; else with what is new")
+    ] = None,
+    last_event_id: Annotated[str | None, Header(description="where to go on")] = None,
+) -> StreamingResponse:
+    """Send what is appended from now on, or from a position on."""
+    read = read_for(request, caller, bot)
+    head = await read.position(None)
+    start = head if after is None else Position(min(after, head))
+    if last_event_id:
+        place = last_event_id
+        start = await read.run(lambda: opened_cursor(place, _QUESTION, read.bot.log))
+    types = await read.run(lambda: stored_types(read, type))
+    streams: set[object] = request.app.state.streams
+    if len(streams) >= MOST:
+        raise ProblemError(_TOO_MANY, headers={"retry-after": "5"})
+    return StreamingResponse(
+        _lines(read, start, types, streams),
+        media_type="text/event-stream",
+        headers={"cache-control": "no-store", "x-accel-buffering": "no"},
+    )
+
+
+async def _lines(
+    read: Read, after: Position, types: tuple[str, ...], streams: set[object]
+) -> AsyncIterator[bytes]:
+    me = object()
+    streams.add(me)
+    clock = asyncio.get_running_loop().time
+    try:
+        yield b": hilo\n\n"
+        sent = clock()
+        while True:
+            try:
+                chunk, after = await read.run(partial(_page, read, after, types))
+            except ProblemError as error:
+                yield f"event: error\ndata: {error.problem.title}\n\n".encode()
+                return
+            if chunk:
+                yield chunk
+                sent = clock()
+            elif clock() - sent > BEAT_SECONDS:
+                yield b": alive\n\n"
+                sent = clock()
+            else:
+                await read.bot.news()
+    finally:
+        streams.discard(me)
+
+
+def _page(read: Read, after: Position, types: tuple[str, ...]) -> tuple[bytes, Position]:
+    log = read.bot.log
+    head = log.head().position
+    if head <= after:
+        return b"", after
+    events = log.read(after=after, up_to=head, limit=PAGE, types=types or None)
+    reached = events[-1].position if len(events) >= PAGE else head
+    present = presenter(read)
+    lines = []
+    for event in events:
+        place = page_cursor(log.cursor_at(event.position), _QUESTION)
+        kind = event.type.partition("@")[0]
+        data = msgspec.json.encode(present.as_json(event))
+        lines.append(b"id: %s\nevent: %s\ndata: %s\n\n" % (place.encode(), kind.encode(), data))
+    return b"".join(lines), reached
+
+
+_TOO_MANY: Final = Problem(
+    type="/problems/too-many-streams",
+    title="Too many follow the log on this node",
+    status=503,
+    detail=f"At most {MOST} at once: try again later, or on another node.",
+)

@@ -1,0 +1,289 @@
+"""`/v1/users`: who writes to the bot, and everything about one of them at any moment."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from app.aggregates.events import Profile
+from app.aggregates.user import User
+from app.api.callers import Caller, needs
+from app.api.problem import ProblemError
+from app.api.v1.events import presenter
+from app.api.v1.reading import AsOf, BotName, MinPosition, Read, no_such, read_for, user_stream
+from app.api.v1.showing import answers, shown
+from app.projections import clients
+from app.projections.presenting import plain
+from app.projections.timeline import Moment, timeline
+from app.projections.token_totals import Band, band
+from app.projections.user_at import user_at
+from eventstore.errors import KeyringError
+from eventstore.keyring import Handle
+from eventstore.types import Position
+
+router = APIRouter(prefix="/v1/users", tags=["users"])
+Reader = Annotated[Caller, Depends(needs("events"))]
+MASK: Final = "•••"
+
+
+class ThreadFacts(msgspec.Struct, frozen=True):
+    """The conversation at OpenAI."""
+
+    id: str
+    started_at: int
+    tokens: int
+    band: Band
+
+
+class UserFacts(msgspec.Struct, frozen=True):
+    """One user as of `position`. What the caller may not see is masked."""
+
+    position: int
+    user: str
+    version: int
+    registered_at: int | None
+    last_activity: int | None
+    thread: ThreadFacts | None
+    last_reset: str | None
+    waiting: int
+    """Messages without an answer."""
+    run: str | None
+    delivering: bool
+    parked: bool
+    name: str | None
+    labels: tuple[str, ...]
+    phone: str | None
+
+
+class ClientPage(msgspec.Struct, frozen=True):
+    """Clients in the order of their pseudonyms; `next` is the `after` of the next page."""
+
+    position: int
+    users: list[dict[str, Any]]
+    next: str | None = None
+
+
+class TimelinePage(msgspec.Struct, frozen=True):
+    """What happened to a user, oldest first; `next` is the `after` of the next page."""
+
+    position: int
+    moments: list[dict[str, Any]]
+    next: int | None = None
+
+
+_USER: Final = {
+    "position": 42,
+    "user": "k7q2mzp4xw3abcde5fgh",
+    "version": 9,
+    "registered_at": "2026-11-20T19:00:00.000001Z",
+    "last_activity": "2026-11-20T19:30:00.000001Z",
+    "thread": {
+        "id": "conv_1",
+        "started_at": "2026-11-20T19:00:01.000001Z",
+        "tokens": 150,
+        "band": "normal",
+    },
+    "last_reset": None,
+    "waiting": 0,
+    "run": None,
+    "delivering": False,
+    "parked": False,
+    "name": MASK,
+    "labels": [],
+    "phone": MASK,
+}
+
+
+@router.get(
+    "",
+    summary="Everybody who writes to the bot",
+    responses=answers(
+        ClientPage,
+        "A page of users.",
+        {"position": 42, "users": [{"userId": "k7q2mzp4xw3abcde5fgh", "name": MASK}]},
+    ),
+)
+async def list_users(  # noqa: PLR0913 - every filter is a parameter
+    request: Request,
+    caller: Reader,
+    *,
+    bot: BotName = "",
+    after: Annotated[str, Query(max_length=64, description="`next` of the page before")] = "",
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    min_position: MinPosition = None,
+) -> Response:
+    """Return the client view, page by page."""
+    read = read_for(request, caller, bot)
+    await read.reflected(lambda: clients.clients(read.bot.views, limit=1).position, min_position)
+    found = await read.run(lambda: clients.clients(read.bot.views, after=after, limit=limit))
+
+    def page() -> dict[str, Any]:
+        rows = [_client(read, view) for view in found.clients]
+        following = found.clients[-1].user if len(found.clients) == limit else None
+        return {"position": found.position, "users": rows, "next": following}
+
+    return await read.answer(found.position, page)
+
+
+@router.get(
+    "/{user}",
+    summary="One user, now or at any moment",
+    responses=answers(UserFacts, "The user.", _USER),
+)
+async def show_user(  # noqa: PLR0913 - every filter is a parameter
+    request: Request,
+    caller: Reader,
+    user: str,
+    *,
+    bot: BotName = "",
+    as_of: AsOf = None,
+    min_position: MinPosition = None,
+) -> Response:
+    """Return what the user's own stream says, replayed up to the moment that is asked about."""
+    read = read_for(request, caller, bot)
+    position = await read.position(as_of, min_position)
+
+    def facts() -> object:
+        found = user_at(read.bot.log, user_stream(user), position)
+        if found.version == 0:
+            raise ProblemError(no_such("user"))
+        return shown(_facts(read, found, position))
+
+    return await read.answer(position, facts)
+
+
+@router.get(
+    "/{user}/timeline",
+    summary="What happened to a user, and what led to what",
+    responses=answers(
+        TimelinePage,
+        "A page of the timeline.",
+        {
+            "position": 42,
+            "moments": [{"position": 42, "type": "MessageReceived", "chain": "run_1"}],
+            "next": None,
+        },
+    ),
+)
+async def show_timeline(  # noqa: PLR0913 - every filter is a parameter
+    request: Request,
+    caller: Reader,
+    user: str,
+    *,
+    bot: BotName = "",
+    as_of: AsOf = None,
+    after: Annotated[int, Query(ge=0, description="`next` of the page before")] = 0,
+    limit: Annotated[int, Query(ge=1, le=5000)] = 500,
+    min_position: MinPosition = None,
+) -> Response:
+    """Return the user's stream as moments: each names its chain and what caused it."""
+    read = read_for(request, caller, bot)
+    position = await read.position(as_of, min_position)
+
+    def page() -> object:
+        moments = timeline(read.bot.log, user_stream(user), up_to=position)
+        if not moments:
+            raise ProblemError(no_such("user"))
+        rest = [moment for moment in moments if moment.version > after]
+        rows = _told(read, user, rest[:limit])
+        following = rest[limit - 1].version if len(rest) > limit else None
+        return {"position": position, "moments": rows, "next": following}
+
+    return await read.answer(position, page)
+
+
+def _told(read: Read, user: str, moments: list[Moment]) -> list[dict[str, Any]]:
+    """Return moments with their texts opened, or marked as sealed."""
+    if not moments:
+        return []
+    present = presenter(read)
+    first, last = moments[0].version, moments[-1].version
+    rows = read.bot.log.read_stream(user_stream(user), after=first - 1, up_to=last)  # type: ignore[arg-type]
+    states = {row.version: present.state_of(row)[0] for row in rows}
+    return [
+        {
+            "position": moment.position,
+            "version": moment.version,
+            "at": shown(moment)["at"],
+            "type": moment.type,
+            "chain": moment.chain,
+            "caused_by": moment.caused_by,
+            "sender_at": shown(moment)["sender_at"],
+            "facts": plain(states.get(moment.version, {})),
+        }
+        for moment in moments
+    ]
+
+
+def _facts(read: Read, user: User, position: Position) -> UserFacts:
+    s = user.state
+    pseudonym = user.stream.partition("/")[2]
+    profile = _profile(read, user, pseudonym)
+    thread = None
+    if s.thread is not None:
+        thread = ThreadFacts(
+            s.thread.id, s.thread.started_at, s.thread.tokens, band(s.thread.tokens)
+        )
+    return UserFacts(
+        position=position,
+        user=pseudonym,
+        version=user.version,
+        registered_at=s.contact.registered_at if s.contact else None,
+        last_activity=s.activity_at or None,
+        thread=thread,
+        last_reset=s.last_reset,
+        waiting=sum(entry.count for entry in s.pending),
+        run=s.run.id if s.run else None,
+        delivering=s.delivery is not None,
+        parked=s.parked is not None,
+        name=profile.name or None,
+        labels=profile.labels,
+        phone=_phone(read, pseudonym),
+    )
+
+
+def _profile(read: Read, user: User, pseudonym: str) -> Profile:
+    sealed = user.state.profile
+    if sealed is None:
+        return Profile()
+    if not read.caller.may("numbers"):
+        return Profile(name=MASK)
+    try:
+        return read.bot.sealer.open(pseudonym, user.stream, "profile", sealed, Profile)
+    except KeyringError:
+        return Profile()
+
+
+def _phone(read: Read, pseudonym: str) -> str | None:
+    if not read.caller.may("numbers"):
+        return MASK
+    try:
+        handles: tuple[Handle, ...] = read.bot.handles_of(pseudonym)
+    except KeyringError:
+        return None
+    return next((handle.value for handle in handles if handle.kind == "phone"), None)
+
+
+def _client(read: Read, view: clients.ClientView) -> dict[str, Any]:
+    if read.caller.may("numbers"):
+        try:
+            client = clients.open_client(view, read.bot.log, read.bot.sealer)
+        except KeyringError:
+            pass
+        else:
+            found: dict[str, Any] = shown(client)
+            return found
+    hidden = clients.Client(
+        user_id=view.user,
+        name=MASK,
+        user_name=MASK,
+        labels=(),
+        chat_id=MASK,
+        last_activity=view.last_activity,
+        thread_id=view.thread_id,
+        thread_token_count=view.thread_token_count,
+    )
+    masked: dict[str, Any] = shown(hidden)
+    return masked

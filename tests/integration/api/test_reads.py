@@ -1,0 +1,212 @@
+"""What the read API answers: pages, moments, causes, figures, and what is wrong with a question."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from tests.integration.api.conftest import Client
+from tests.integration.cli.house import ANA, BEN, House
+from tests.integration.turns.stage import Stage
+
+
+async def pages(client: Client, query: str) -> list[dict[str, Any]]:
+    """Every page of a question."""
+    found: list[dict[str, Any]] = []
+    cursor = ""
+    while True:
+        answer = await client.get(f"/v1/events?{query}{cursor}")
+        assert answer.status_code == 200, answer.text
+        found.append(answer.json())
+        if found[-1]["next"] is None:
+            return found
+        cursor = f"&cursor={found[-1]['next']}"
+
+
+async def test_pages_hold_every_event_once_and_never_split_an_append(local: Client) -> None:
+    for query in ("limit=1&until=12", "limit=3&until=12"):
+        found = [event for page in await pages(local, query) for event in page["events"]]
+        assert [event["position"] for event in found] == list(range(1, 13))
+        for page in await pages(local, query):
+            assert page["events"]
+        for one, other in pairwise(await pages(local, query)):
+            assert one["events"][-1]["append_id"] != other["events"][0]["append_id"]
+
+
+async def test_pages_stay_as_they_are_while_the_log_grows(stage: Stage, local: Client) -> None:
+    first = (await local.get("/v1/events?limit=4")).json()
+    await stage.outside.say("15550109999", "otra cosa")
+    await stage.until(lambda: stage.bot.log.head().position > first["position"])
+    again = (await local.get("/v1/events?limit=4")).json()
+    assert again["events"] == first["events"]
+    rest = (await local.get(f"/v1/events?limit=1000&cursor={first['next']}")).json()
+    assert rest["events"][0]["position"] == first["events"][-1]["position"] + 1
+
+
+async def test_events_are_filtered_by_user_type_and_run(local: Client, house: House) -> None:
+    ana = house.people[ANA]
+    mine = (await local.get(f"/v1/events?user={ana}&limit=1000")).json()["events"]
+    assert {event["stream"] for event in mine} == {f"user/{ana}"}
+    tokens = (await local.get("/v1/events?type=TokensIncremented")).json()["events"]
+    assert [event["type"] for event in tokens] == ["TokensIncremented"]
+    run = tokens[0]["state"]["cor"]
+    for query in (f"correlation={run}", f"correlation={run}&user={ana}"):
+        found = [event for page in await pages(local, query) for event in page["events"]]
+        assert {event["state"]["cor"] for event in found} == {run}
+        assert len(found) == 4
+
+
+async def test_one_event_names_its_causes_and_its_chain(local: Client, house: House) -> None:
+    tokens = (await local.get("/v1/events?type=TokensIncremented")).json()["events"][0]
+    detail = (await local.get(f"/v1/events/{tokens['position']}")).json()
+    assert detail["event"] == tokens
+    assert tokens["position"] in detail["chain"]
+    assert len(detail["chain"]) > 2
+    missing = await local.get("/v1/events/999999")
+    assert (missing.status_code, missing.json()["type"]) == (404, "/problems/not-found")
+
+
+async def test_a_user_is_told_as_of_any_moment(local: Client, house: House) -> None:
+    ana = house.people[ANA]
+    now = (await local.get(f"/v1/users/{ana}")).json()
+    assert now["thread"]["tokens"] == 1_234
+    events = (await local.get(f"/v1/events?user={ana}&type=ThreadStarted")).json()["events"]
+    before = events[0]["position"] - 1
+    then = (await local.get(f"/v1/users/{ana}?as_of={before}")).json()
+    assert (then["thread"], then["position"]) == (None, before)
+    at = events[0]["recorded_at"]
+    assert (await local.get(f"/v1/users/{ana}", params={"as_of": at})).json()["thread"]
+    assert (await local.get("/v1/users/nobody")).status_code == 404
+
+
+async def test_the_timeline_pages_by_version(local: Client, house: House) -> None:
+    ana = house.people[ANA]
+    whole = (await local.get(f"/v1/users/{ana}/timeline")).json()["moments"]
+    first = (await local.get(f"/v1/users/{ana}/timeline?limit=2")).json()
+    rest = (await local.get(f"/v1/users/{ana}/timeline?after={first['next']}")).json()
+    assert first["moments"] + rest["moments"] == whole
+    assert whole[1]["facts"]["content"]["text"] == "hola, soy Ana"
+
+
+async def test_the_read_models_answer_now_and_as_of_then(stage: Stage, local: Client) -> None:
+    head = stage.bot.log.head().position
+    now = (await local.get(f"/v1/threads?min_position={head}")).json()
+    assert now["position"] >= head
+    assert len(now["threads"]) == 3
+    before = (await local.get("/v1/threads?as_of=1")).json()
+    assert (before["position"], len(before["threads"])) == (1, 1)
+    tokens = (await local.get("/v1/tokens")).json()
+    assert (tokens["contacts"], tokens["with_tokens"]) == (3, 1)
+    for path in ("usage", "latency", "thread-changes", "media", "gateway"):
+        answer = await local.get(f"/v1/analytics/{path}?per=hour")
+        assert answer.status_code == 200, path
+    assert (await local.get("/v1/cleanups")).json()["cleanups"] == []
+    names = {one["name"] for one in (await local.get("/v1/projections")).json()["projections"]}
+    assert {"thread_map", "token_totals", "client_view"} <= names
+
+
+async def test_what_has_not_changed_is_not_sent_again(stage: Stage, local: Client) -> None:
+    first = await local.get("/v1/events?until=5")
+    tag = first.headers["etag"]
+    again = await local.get("/v1/events?until=5", headers={"if-none-match": tag})
+    assert (again.status_code, again.content) == (304, b"")
+    now = await local.get("/v1/users")
+    await stage.outside.say("15550109999", "otra cosa")
+    await stage.until(lambda: stage.bot.follower.position == stage.bot.log.head().position > 12)
+    changed = await local.get("/v1/users", headers={"if-none-match": now.headers["etag"]})
+    assert changed.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "kind"),
+    [
+        ("/v1/threads?as_of=2026-11-20T14:00:00", 422, "unclear-moment"),
+        ("/v1/threads?as_of=999999", 409, "not-yet"),
+        ("/v1/users/x?as_of=2100-01-01T00:00:00Z", 409, "not-yet"),
+        ("/v1/events?cursor=zz", 404, "bad-cursor"),
+        ("/v1/events?type=Nothing", 422, "invalid-request"),
+        ("/v1/events?limit=0", 422, "invalid-request"),
+        ("/v1/tokens?bot=nobody", 404, "no-such-bot"),
+        ("/v1/analytics/usage?since=12", 422, "unclear-moment"),
+        ("/v1/nowhere", 404, "no-such-page"),
+    ],
+)
+async def test_a_question_that_cannot_be_answered_says_why(
+    local: Client, path: str, status: int, kind: str
+) -> None:
+    answer = await local.get(path)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["type"] == f"/problems/{kind}"
+
+
+async def test_a_cut_inside_an_append_is_refused(local: Client) -> None:
+    events = (await local.get("/v1/events?limit=1000")).json()["events"]
+    inside = next(a for a, b in pairwise(events) if a["append_id"] == b["append_id"])
+    answer = await local.get(f"/v1/users/x?as_of={inside['position']}")
+    assert answer.status_code == 422
+    assert "were written together" in answer.json()["detail"]
+
+
+async def test_a_cursor_of_another_question_is_refused(local: Client) -> None:
+    page = (await local.get("/v1/events?limit=1")).json()
+    other = await local.get(f"/v1/events?limit=1&type=MessageReceived&cursor={page['next']}")
+    assert (other.status_code, other.json()["type"]) == (404, "/problems/bad-cursor")
+
+
+async def sent(client: Client, count: int, **headers: str) -> list[tuple[str, dict[str, Any]]]:
+    """The first so many events of the stream: (id, event)."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    place = ""
+    after = "" if headers else "?after=0"
+    async with client.stream("GET", f"/v1/events/stream{after}", headers=headers) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        async for line in answer.aiter_lines():
+            if line.startswith("id: "):
+                place = line[4:]
+            elif line.startswith("data: "):
+                found.append((place, json.loads(line[6:])))
+                if len(found) == count:
+                    break
+    return found
+
+
+async def test_the_stream_sends_what_is_there_then_what_comes(stage: Stage, local: Client) -> None:
+    head = stage.bot.log.head().position
+    following = asyncio.ensure_future(sent(local, head + 1))
+    await stage.outside.say("15550109999", "en vivo")
+    async with asyncio.timeout(10):
+        found = await following
+    assert [event["position"] for _, event in found] == list(range(1, head + 2))
+
+
+async def test_the_stream_goes_on_where_a_reader_was(local: Client) -> None:
+    first = await sent(local, 3)
+    rest = await sent(local, 2, **{"last-event-id": first[-1][0]})
+    assert [event["position"] for _, event in rest] == [4, 5]
+
+
+async def test_texts_are_sealed_in_the_log_and_pages_compressed(
+    local: Client, house: House
+) -> None:
+    answer = await local.get(f"/v1/events?user={house.people[BEN]}&limit=1000")
+    assert answer.headers["content-encoding"] == "gzip"
+    assert "is anybody there?" in answer.text
+
+
+async def test_the_description_has_an_example_for_every_answer(local: Client) -> None:
+    document = (await local.get("/v1/openapi.json")).json()
+    for path, operations in document["paths"].items():
+        if not path.startswith("/v1") or path.endswith("/stream"):
+            continue
+        for operation in operations.values():
+            content = operation["responses"]["200"]["content"]["application/json"]
+            assert "example" in content, path
+            assert operation["summary"], path
+    refs = json.dumps(document)
+    for part in refs.split('"#/components/schemas/')[1:]:
+        assert part.split('"')[0] in document["components"]["schemas"]
