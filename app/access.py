@@ -30,7 +30,7 @@ BELIEVED_SECONDS: Final = 1.0
 """A revoked key may be good for so long on a node that has just looked."""
 
 UNKNOWN_SECONDS: Final = 0.05
-"""So soon a key that nobody knew is looked for again: strangers cannot make the server read more."""
+"""So soon a key that nobody knew is looked for again: strangers cannot make it read more often."""
 
 _CODEC: Final = Codec(ACCESS_EVENTS)
 _ATTEMPTS: Final = 50
