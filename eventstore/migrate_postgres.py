@@ -24,9 +24,11 @@ from eventstore.types import Head
 _SQL: Final = sql.load("migrate_postgres.sql")
 _PATIENCE_SECONDS: Final = 3600.0
 _SESSION: Final = (
-    "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; "
+    "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = '1h'; "
+    "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; "
     "SET maintenance_work_mem = '256MB'; SET client_min_messages = warning"
 )
+"""A machine that dies in the middle of a copy keeps the source's head locked for half a minute."""
 _MICROS: Final = 1_000_000
 
 # The binary format of COPY: a signature, flags and an extension of length 0; then tuples, each its

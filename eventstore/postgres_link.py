@@ -1,7 +1,8 @@
 """One connection to PostgreSQL that never hangs, and comes back by itself.
 
 Every wait has an end: to connect, for a lock, for a statement (the server's time-outs), and for
-an answer at all (ours: a network that swallows packets tells nobody).
+an answer at all (ours: a network that swallows packets tells nobody). Nor do others wait for us: a
+process that is stopped in the middle of a transaction loses it, and what it had locked.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Waits(msgspec.Struct, frozen=True):
     connect: float = 5.0
     lock: float = 10.0
     statement: float = 10.0
+    """also the longest pause between two statements of a transaction"""
 
 
 class Remark(msgspec.Struct, frozen=True):
@@ -65,6 +67,7 @@ class Link:
         self._closed = False
         options = (
             f"-c lock_timeout={_ms(waits.lock)} -c statement_timeout={_ms(waits.statement)} "
+            f"-c idle_in_transaction_session_timeout={_ms(waits.statement)} "
             "-c synchronous_commit=on -c client_min_messages=warning"
         )
         given = conninfo_to_dict(url)

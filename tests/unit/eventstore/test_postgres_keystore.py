@@ -232,6 +232,25 @@ def test_a_network_that_swallows_everything_ends_in_an_error_and_not_in_waiting(
     store.close()
 
 
+def test_a_process_that_is_stopped_in_a_transaction_does_not_keep_the_others_out(
+    postgres_url: str,
+) -> None:
+    stopped = PostgresKeyStore(postgres_url, "bot", waits=SHORT)
+    other = PostgresKeyStore(postgres_url, "bot")
+
+    def put() -> None:
+        other.put_key("person", 1, b"wrapped", Micros(0))  # waits until the server loses patience
+        stopped.put_key("person", 2, b"wrapped", Micros(0))
+
+    with pytest.raises(LogUnavailable), stopped.transaction():
+        put()
+    assert other.key("person", 2) is None
+    with stopped.transaction():
+        stopped.put_key("person", 2, b"wrapped", Micros(0))
+    other.close()
+    stopped.close()
+
+
 def test_a_server_that_only_reads_refuses_to_write_and_answers_the_rest(
     own_postgres: PostgresServer,
 ) -> None:
