@@ -16,6 +16,8 @@ from bench.measuring import PeerMissing
 if TYPE_CHECKING:
     from tests.postgres import Databases
 
+_USUAL = {"shared_buffers": "128MB", "max_wal_size": "1GB"}
+
 
 @contextmanager
 def databases() -> Iterator[Databases]:
@@ -30,7 +32,7 @@ def databases() -> Iterator[Databases]:
         msg = f"no PostgreSQL here: {error.name} is missing (make setup installs it)"
         raise PeerMissing(msg) from None
     url = os.environ.get("HILO_BENCH_POSTGRES_URL")
-    server = Databases(url) if url else PostgresServer({**DURABLE, "shared_buffers": "128MB"})
+    server = Databases(url) if url else PostgresServer({**DURABLE, **_USUAL})
     try:
         yield server
     finally:
