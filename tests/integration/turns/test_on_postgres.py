@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+import httpx2
 import pytest
 
 from tests.integration.turns.outside import PATIENCE, Outside
@@ -108,18 +109,18 @@ async def test_two_nodes_serve_one_bot_and_every_command_looks_at_it(
             assert stats.json["users"] == 2
             assert stats.json["bytes"] > 0
             assert "schema bot_default" in stats.json["log"]
-            shown = hilo(node, "users", "show", ANA, "--json")
-            assert shown.code == 0, shown.err
-            assert len(hilo(node, "log", "tail", "-n", "5", "--json").out.splitlines()) == 5
-            assert hilo(node, "turns", "list", "--json").json["turns"] == []
-            exported = hilo(node, "log", "export")
-            assert len(exported.out.splitlines()) == stats.json["position"]
-            rebuilt = hilo(node, "projections", "rebuild", "--json")
-            assert rebuilt.code == 0, rebuilt.err
-            assert hilo(node, "threads", "list", "--json").code == 0
-            entries = hilo(node, "control", "log", "--json").out
-            assert "projections rebuild" in entries
-            assert entries.count("BotOpened") == 1, "both nodes opened it alike"
+        shown = hilo(one, "users", "show", ANA, "--json")
+        assert shown.code == 0, shown.err
+        assert len(hilo(one, "log", "tail", "-n", "5", "--json").out.splitlines()) == 5
+        assert hilo(one, "turns", "list", "--json").json["turns"] == []
+        exported = hilo(one, "log", "export")
+        assert len(exported.out.splitlines()) >= stats.json["position"]
+        rebuilt = hilo(one, "projections", "rebuild", "--json")
+        assert rebuilt.code == 0, rebuilt.err
+        assert hilo(one, "threads", "list", "--json").code == 0
+        entries = hilo(one, "control", "log", "--json").out
+        assert "projections rebuild" in entries
+        assert entries.count("BotOpened") == 1, "both nodes opened it alike"
         assert await one.stop() == 0
         assert await two.stop() == 0
     finally:
@@ -155,7 +156,7 @@ async def stands_still(server: PostgresServer, two: TwoBots) -> None:
     stuck = asyncio.ensure_future(two.post("SALES-1", "kayak", 3))
     try:
         loop = asyncio.get_running_loop()
-        for number in range(100, 300):
+        for number in range(100, 160):
             begun = loop.time()
             assert (await two.post("HELP-1", "canoe", number)).status_code == 200
             assert loop.time() - begun < BOUND_SECONDS
@@ -163,7 +164,11 @@ async def stands_still(server: PostgresServer, two: TwoBots) -> None:
     finally:
         for process in processes:
             process.resume()
-    assert (await stuck).status_code in {200, 503}
+    (end,) = await asyncio.gather(stuck, return_exceptions=True)
+    if isinstance(end, BaseException):
+        assert isinstance(end, httpx2.ReadTimeout)
+    else:
+        assert end.status_code in {200, 503}
 
 
 async def test_a_bot_whose_database_is_killed_does_not_harm_the_other(
