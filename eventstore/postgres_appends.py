@@ -3,7 +3,7 @@
 The statement is `append_1` of the schema: it locks the head's row and decides every append by what
 is committed then. Nothing about streams is remembered here, so nothing can be out of date: any
 number of processes append to one log, and a failover cannot be answered from a stale memory
-(`docs/decisions/0008-one-function-appends.md`).
+(`docs/decisions/0009-one-function-appends.md`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from eventstore.postgres_connections import (
 )
 from eventstore.postgres_lineage import Lineage
 from eventstore.postgres_notices import Notifier
-from eventstore.sqlite_appends import _fault
+from eventstore.soundness import MAX_APPEND_BYTES, fault
 from eventstore.store import Beat
 from eventstore.types import (
     Append,
@@ -51,8 +51,6 @@ from eventstore.types import (
     Version,
 )
 
-_BYTES_PER_STATEMENT: Final = 64 * 1024 * 1024
-"""PostgreSQL takes parameters of 1 GB at most; a batch above this goes in several statements."""
 _POLL_SECONDS: Final = 0.005
 _MIN_PAUSE, _MAX_PAUSE = 0.02, 0.25
 _DONE, _EPOCH, _VERSION = 0, 1, 2
@@ -128,8 +126,8 @@ class PostgresAppends:
         snapshots: Sequence[Snapshot],
         beats: Sequence[Beat],
     ) -> list[Answer]:
-        faults = [_fault(append) for append in appends]
-        sound = [a for a, fault in zip(appends, faults, strict=True) if fault is None]
+        faults = [fault(append) for append in appends]
+        sound = [a for a, wrong in zip(appends, faults, strict=True) if wrong is None]
         asked = monotonic_micros()
         row = self._transact(writer, sound, snapshots, beats)
         told: list[Answer] = []
@@ -139,7 +137,7 @@ class PostgresAppends:
             told = [_answer(a, epoch, *one) for a, *one in zip(sound, *columns, strict=True)]
             self._note(sound, told)
         answers = iter(told)
-        return [next(answers) if fault is None else AppendRejected(fault) for fault in faults]
+        return [next(answers) if wrong is None else AppendRejected(wrong) for wrong in faults]
 
     def _transact(
         self,
@@ -308,7 +306,7 @@ def _parts(appends: Sequence[Append]) -> Iterator[Sequence[Append]]:
     start = size = 0
     for i, append in enumerate(appends):
         weight = sum(len(event.state) for event in append.events)
-        if size and size + weight > _BYTES_PER_STATEMENT:
+        if size and size + weight > MAX_APPEND_BYTES:
             yield appends[start:i]
             start, size = i, 0
         size += weight

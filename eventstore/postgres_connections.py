@@ -44,11 +44,16 @@ _REFUSALS: Final = {
     "starting up": "57P03",
     "shutting down": "57P03",
     "authentication failed": "28P01",
+    'FATAL:  role "': "28000",
+    'FATAL:  database "': "3D000",
     "no pg_hba.conf entry": "28000",
 }
 """What a server says that accepts no connection, in English."""
 _ENDED: Final = ("08", "57P", "25P03", "25P04")
 """SQLSTATEs after which the connection is gone: ended by an administrator or a time-out."""
+
+_OFF: Final = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin")
+"""A plan made while the log was small is kept by its session, and would go on to read all of it."""
 
 
 class PostgresSettings(msgspec.Struct, frozen=True):
@@ -132,6 +137,7 @@ class Server:
             }
             if read_only:
                 wanted["default_transaction_read_only"] = compose.Literal("on")
+                wanted |= dict.fromkeys(_OFF, compose.Literal("off"))
             encoding, synchronous = connection.execute(SQL["settings"]).fetchone() or ("", "")
             if encoding != "UTF8":
                 msg = f"its encoding is {encoding}: a log needs a database in UTF8"

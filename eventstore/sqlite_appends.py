@@ -24,11 +24,10 @@ from eventstore.errors import (
     LogUnavailable,
     OutcomeUnknown,
 )
+from eventstore.soundness import fault
 from eventstore.sqlite_connections import SQL
 from eventstore.store import Beat
 from eventstore.types import (
-    MAX_EVENTS_PER_APPEND,
-    MAX_STATE_BYTES,
     Append,
     Appended,
     Clock,
@@ -43,7 +42,6 @@ from eventstore.types import (
 )
 
 _COLUMNS = 8
-_ID_BYTES = 16
 _ROWS_PER_INSERT = 128
 _KEYS_PER_SELECT = 500
 _STREAM_CACHE = 20_000
@@ -200,9 +198,9 @@ class SQLiteAppends:
     ) -> EventStoreError | None:
         if append.epoch != epoch:
             return EpochMismatch(append.epoch, epoch)
-        fault = _fault(append)
-        if fault is not None:
-            return AppendRejected(fault)
+        wrong = fault(append)
+        if wrong is not None:
+            return AppendRejected(wrong)
         version = Version(self._stream(append.stream)[1])
         if version != append.expected:
             return Conflict(append.stream, append.expected, version)
@@ -276,34 +274,6 @@ class SQLiteAppends:
     def _forget(self) -> None:
         self._head = None
         self._streams.clear()
-
-
-def _fault(append: Append) -> str | None:
-    """Say what is wrong with the append itself, whatever the log holds."""
-    if not 0 < len(append.events) <= MAX_EVENTS_PER_APPEND:
-        return f"an append holds 1 to {MAX_EVENTS_PER_APPEND} events, not {len(append.events)}"
-    if len(append.append_id) != _ID_BYTES or not _is_name(append.stream):
-        return f"an append names its stream and has an id of {_ID_BYTES} bytes"
-    keys = 0
-    for event in append.events:
-        if len(event.state) > MAX_STATE_BYTES:
-            return f"a state of {len(event.state)} bytes is over the limit of {MAX_STATE_BYTES}"
-        if not _is_name(event.type):
-            return "an event has a type"
-        keys += event.key is not None
-    if keys > 1 and len({event.key for event in append.events} - {None}) < keys:
-        return "two events of one append have the same key"
-    return None
-
-
-def _is_name(text: str) -> bool:
-    if text.isascii():
-        return text != ""
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # a lone surrogate, which JSON can carry and no database can
-        return False
-    return True
 
 
 _insert_statements: dict[int, str] = {}

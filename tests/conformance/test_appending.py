@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import string
+
 import pytest
 
 from eventstore.errors import (
@@ -10,6 +13,7 @@ from eventstore.errors import (
     DuplicateKey,
     EpochMismatch,
 )
+from eventstore.soundness import MAX_NAME_BYTES
 from eventstore.store import LogStore
 from eventstore.types import (
     MAX_EVENTS_PER_APPEND,
@@ -17,6 +21,7 @@ from eventstore.types import (
     Append,
     Appended,
     AppendId,
+    IdempotencyKey,
     Micros,
     NewEvent,
     Position,
@@ -78,6 +83,12 @@ def test_every_stream_counts_its_own_versions(log: LogStore) -> None:
     check(whole(log))
 
 
+def test_names_and_keys_may_be_as_long_as_is_allowed(log: LogStore) -> None:
+    name = "".join(random.Random(1).choices(string.ascii_letters, k=MAX_NAME_BYTES))
+    write(log, append(name, 0, NewEvent(name, b"", IdempotencyKey(name.encode()))))
+    check(whole(log))
+
+
 def test_an_append_of_the_greatest_size_goes_through_whole(log: LogStore) -> None:
     answer = grow(log, [MAX_EVENTS_PER_APPEND])[0]
     assert answer.last_position == MAX_EVENTS_PER_APPEND
@@ -92,8 +103,13 @@ def test_an_append_of_the_greatest_size_goes_through_whole(log: LogStore) -> Non
         append(ANA, 0, NewEvent("Said", b"x" * (MAX_STATE_BYTES + 1))),
         append("", 0),
         append("user/\ud800", 0),
+        append("user/\0", 0),
+        append("user/" + "é" * 500, 0),
         append(ANA, 0, event(kind="")),
         append(ANA, 0, event(kind="\ud800")),
+        append(ANA, 0, event(kind="ñ\0")),
+        append(ANA, 0, *[NewEvent("Said", b"x" * MAX_STATE_BYTES)] * 17),
+        append(ANA, 0, NewEvent("Said", b"", IdempotencyKey(b"k" * 1001))),
         Append(ANA, Version(0), (event(),), FIRST_EPOCH, AppendId(b"short")),
         append(ANA, 0, event(keyed="twice"), event(keyed="twice")),
     ],
@@ -103,8 +119,13 @@ def test_an_append_of_the_greatest_size_goes_through_whole(log: LogStore) -> Non
         "state-too-large",
         "no-stream",
         "stream-is-not-text",
+        "stream-has-a-zero",
+        "stream-too-long",
         "no-type",
         "type-is-not-text",
+        "type-has-a-zero",
+        "states-too-large-together",
+        "key-too-long",
         "short-append-id",
         "its-own-key-twice",
     ],

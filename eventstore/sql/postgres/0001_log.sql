@@ -72,7 +72,12 @@ CREATE TRIGGER head_only_forward BEFORE UPDATE ON head
 
 -- Inserted events continue the log and their streams without a gap, behind a head that has moved
 -- already: that is, whoever inserts holds the lock. A stream's head is moved here, and only here.
-CREATE FUNCTION check_added() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+--
+-- The settings: a plan that was made while the log was empty is kept by its session, and would read
+-- all streams for each batch until statistics are gathered. Indexes are always the right way here.
+CREATE FUNCTION check_added() RETURNS trigger LANGUAGE plpgsql VOLATILE
+    SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off
+    SET enable_mergejoin = off AS $$
 DECLARE
     low bigint; high bigint; total bigint; wanted bigint; moved bigint;
 BEGIN
@@ -143,7 +148,9 @@ CREATE FUNCTION append_1(
     append_no bigint[], place bigint[], types text[], keys bytea[], states bytea[],
     OUT epoch bigint, OUT answered_at bigint, OUT outcomes bigint[], OUT firsts bigint[],
     OUT versions bigint[], OUT times bigint[], OUT taken_keys bytea[]
-) LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
+) LANGUAGE plpgsql VOLATILE
+    SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off
+    SET enable_mergejoin = off AS $$
 DECLARE
     h head%ROWTYPE;
     ids bigint[];
