@@ -1,0 +1,121 @@
+"""Two nodes on one PostgreSQL: what one was at when it died, or was stopped, the other ends."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from app.aggregates import events as e
+from eventstore.codec import Event
+from eventstore.postgres import PostgresLog
+from tests.integration.turns.judging import Evidence, Story, faults
+from tests.integration.turns.outside import PATIENCE, Outside
+from tests.integration.turns.processes import Server, simulators
+from tests.integration.turns.test_on_postgres import Databank, hilo
+from tests.postgres import Databases
+
+ANA = "34600111222"
+
+
+class Pair:
+    """Two nodes, and what can be seen of them from outside."""
+
+    def __init__(self, outside: Outside, databank: Databank, folder: Path) -> None:
+        self.outside = outside
+        self.nodes = {
+            name: Server(outside, folder / name, **databank.environment, HILO_NODE=name)
+            for name in ("one", "two")
+        }
+        self._url = databank.environment["HILO_DATABASE_URL"]
+
+    async def start(self) -> None:
+        one, two = self.nodes.values()
+        assert hilo(one, "store", "prepare").code == 0
+        await one.start()
+        await two.start()
+
+    def story(self) -> Story:
+        log = PostgresLog(self._url, schema="bot_default")
+        try:
+            return Story.of(log)
+        finally:
+            log.close()
+
+    async def has(self, kind: type[Event], seconds: float = PATIENCE) -> Story:
+        deadline = asyncio.get_running_loop().time() + seconds
+        while not (story := self.story()).count(kind):
+            assert asyncio.get_running_loop().time() < deadline, f"no {kind.__name__}"
+            await asyncio.to_thread(signal.sigtimedwait, [], 0.05)
+        return story
+
+    async def in_the_middle_of_a_turn(self) -> tuple[Server, Server]:
+        """Return the node that runs Ana's turn, and the other one, which gets the webhooks."""
+        await self.outside.pace(1500)
+        await self.outside.say(ANA)
+        story = await self.has(e.RunSubmitted)
+        (started,) = [one.event for one in story.all(e.RunStarted)]
+        assert isinstance(started, e.RunStarted)
+        holder = self.nodes[started.node]
+        (other,) = [node for node in self.nodes.values() if node is not holder]
+        await self.outside.webhook(f"{other.url}/webhooks/whapi", first_delay=0.05, max_delay=0.2)
+        return holder, other
+
+    async def settled(self) -> Story:
+        deadline = asyncio.get_running_loop().time() + PATIENCE
+        while True:
+            outside, story = self.outside, self.story()
+            openai, whapi = await outside.openai_account(), await outside.whapi_account()
+            found = faults(Evidence(outside.asked, openai, whapi, story))
+            if not found:
+                return story
+            assert asyncio.get_running_loop().time() < deadline, "\n".join(found)
+            await asyncio.to_thread(signal.sigtimedwait, [], 0.1)
+
+
+@pytest.fixture
+async def pair(postgres: Databases, tmp_path: Path) -> AsyncIterator[Pair]:
+    async with simulators() as outside:
+        pair = Pair(outside, Databank(postgres), tmp_path)
+        try:
+            yield pair
+        finally:
+            for node in pair.nodes.values():
+                await node.close()
+
+
+async def test_what_a_killed_node_was_at_is_ended_by_the_other(pair: Pair) -> None:
+    await pair.start()
+    holder, other = await pair.in_the_middle_of_a_turn()
+    await holder.kill()
+    await pair.outside.reads(ANA)
+    story = await pair.settled()
+    (taken,) = story.all(e.TurnTakenOver)
+    assert isinstance(taken.event, e.TurnTakenOver)
+    assert pair.nodes[taken.event.node] is other
+    shown = hilo(other, "nodes", "--json").json
+    assert shown["alive"] == 1
+
+
+async def test_a_node_that_is_stopped_past_its_lease_and_goes_on_doubles_nothing(
+    pair: Pair,
+) -> None:
+    await pair.start()
+    holder, _ = await pair.in_the_middle_of_a_turn()
+    assert holder._process is not None
+    holder._process.send_signal(signal.SIGSTOP)
+    try:
+        await pair.has(e.TurnTakenOver)
+        await pair.outside.reads(ANA)
+    finally:
+        holder._process.send_signal(signal.SIGCONT)
+    await pair.outside.say(ANA, "sigues ahí")  # both live, and somebody answers
+    await pair.outside.reads(ANA, 2)
+    story = await pair.settled()
+    assert story.count(e.RunCompleted) == 2
+    assert hilo(holder, "nodes", "--json").json["alive"] == 2
+    for node in pair.nodes.values():
+        assert await node.stop() == 0
