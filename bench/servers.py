@@ -43,7 +43,7 @@ def hilo_serve(data: DataSet, settings: Mapping[str, str]) -> Iterator[str]:
     address = data.data / "serve.json"
     errors = data.data / "serve.err"
     environment = {
-        **_inherited(),
+        **inherited(),
         "OPENAI_BASE_URL": _NOWHERE,
         "WHAPI_BASE_URL": _NOWHERE,
         "HILO_LOGS": str(data.data / "logs"),
@@ -160,7 +160,7 @@ def node_packages() -> Path:
 def _printing_its_port(command: Sequence[str], directory: Path) -> Iterator[str]:
     """Run a server that prints its port first and ends when its standard input does."""
     process = subprocess.Popen(
-        command, cwd=directory, env=_inherited(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        command, cwd=directory, env=inherited(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     with process:
         assert process.stdin is not None
@@ -176,7 +176,7 @@ def _printing_its_port(command: Sequence[str], directory: Path) -> Iterator[str]
             process.terminate()
 
 
-def _inherited() -> dict[str, str]:
+def inherited() -> dict[str, str]:
     """This process's environment without the settings of a bot, able to import this code."""
     kept = {
         name: value

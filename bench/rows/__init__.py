@@ -7,7 +7,7 @@ from typing import Final
 
 from bench.measuring import Row
 from bench.plan import Plan
-from bench.rows import appending, migrating, reading, turn, webhook
+from bench.rows import appending, migrating, nodes, reading, turn, webhook
 
 Measure = Callable[[Plan], Sequence[Row]]
 
@@ -21,6 +21,9 @@ ROWS: Final[Mapping[str, Measure]] = {
     "cold-load": reading.cold_load,
     "turn": turn.overhead,
     "disk": appending.bytes_on_disk,
+    "nodes": nodes.second_node,
+    "claims": nodes.lost_claims,
+    "takeover": nodes.take_over,
     "migrate": migrating.both_ways,
 }
 
