@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.stamp
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo serve test lint fmt bench lock clean
+.PHONY: help setup demo serve test soak lint fmt bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ serve: $(STAMP) ## start the bot (simulated outside world unless keys are set)
 
 test: lint ## lint, types and all tests, with the coverage floor
 	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term
+
+soak: $(STAMP) ## kill, pause and cut off nodes at random for SOAK_SECONDS (300); not in `make test`
+	SOAK_SECONDS=$${SOAK_SECONDS:-300} $(BIN)/pytest -s tests/faults/nodes -k soak
 
 lint: $(STAMP) ## ruff and mypy --strict
 	$(BIN)/ruff check

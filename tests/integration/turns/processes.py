@@ -16,6 +16,7 @@ import httpx2
 import msgspec
 
 from eventstore.sqlite import SQLiteLog
+from eventstore.store import LogStore
 from eventstore.subscription import Subscription
 from tests.integration.turns.judging import Evidence, Story, faults
 from tests.integration.turns.outside import PATIENCE, Outside
@@ -70,6 +71,8 @@ class Server:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.said = b""
+        self.program: tuple[str, ...] = ("app.cli", "serve")
+        """The module that is run, and its arguments."""
         self._settings = settings
         self._process: asyncio.subprocess.Process | None = None
 
@@ -96,7 +99,7 @@ class Server:
         assert self._process is None, "it runs already"
         self.said = b""
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "app.cli", "serve"),
+            *(sys.executable, "-m", *self.program),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd=ROOT,
@@ -147,11 +150,15 @@ class Server:
 
     def story(self) -> Story:
         """Read the log, as any other process may."""
-        log = SQLiteLog(self.data / "default" / "log.db")
+        log = self.log()
         try:
             return Story.of(log)
         finally:
             log.close()
+
+    def log(self) -> LogStore:
+        """Open the log, to be read and closed again."""
+        return SQLiteLog(self.data / "default" / "log.db")
 
     async def judge(self) -> list[str]:
         """Return what the judge finds."""
@@ -171,7 +178,7 @@ class Server:
         deadline = loop.time() + seconds
         while found := await self.judge():
             assert loop.time() < deadline, "\n".join([*found, *self.technical_log()])
-            await asyncio.to_thread(_wait_for_news, self.data / "default" / "log.db")
+            await asyncio.to_thread(self._wait_for_news)
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[asyncio.StreamReader]:
@@ -195,6 +202,16 @@ class Server:
         """Return the last lines of the technical log."""
         path = self.logs / "technical.log"
         return path.read_text("utf-8").splitlines()[-30:] if path.exists() else []
+
+    def _wait_for_news(self) -> None:
+        """Return when the log has changed, or soon."""
+        log = self.log()
+        try:
+            subscription = Subscription(log, after=log.cursor_at(log.head().position))
+            subscription.wait(0.05)
+            subscription.wait(0.2)
+        finally:
+            log.close()
 
     async def _listens(self) -> None:
         assert self._process is not None
@@ -221,17 +238,6 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _wait_for_news(path: Path) -> None:
-    """Return when the log has changed, or soon."""
-    log = SQLiteLog(path)
-    try:
-        subscription = Subscription(log, after=log.cursor_at(log.head().position))
-        subscription.wait(0.05)
-        subscription.wait(0.2)
-    finally:
-        log.close()
 
 
 def _pause() -> None:
