@@ -104,7 +104,12 @@ def sealed_text(sealed: Sealed[Any]) -> str:
 
 
 def history_of(
-    application: Conversations, people: Sequence[Person], maker: TurnMaker, events: int
+    application: Conversations,
+    people: Sequence[Person],
+    maker: TurnMaker,
+    events: int,
+    *,
+    rows_a_commit: int = _ROWS_A_COMMIT,
 ) -> list[UUID]:
     """Give the people `events` events in bulk, through the library's mapper and recorder.
 
@@ -122,7 +127,7 @@ def history_of(
             fresh = [to_stored(event) for event in conversation.collect_events()]
             left -= len(fresh)
             pending += fresh
-            if len(pending) >= _ROWS_A_COMMIT:
+            if len(pending) >= rows_a_commit:
                 application.recorder.insert_events(pending)
                 pending = []
     application.recorder.insert_events(pending)

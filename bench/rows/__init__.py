@@ -7,7 +7,7 @@ from typing import Final
 
 from bench.measuring import Row
 from bench.plan import Plan
-from bench.rows import appending, migrating, nodes, reading, turn, webhook
+from bench.rows import appending, migrating, nodes, projecting, reading, turn, webhook
 
 Measure = Callable[[Plan], Sequence[Row]]
 
@@ -18,6 +18,8 @@ ROWS: Final[Mapping[str, Measure]] = {
     "webhook-node": webhook.against_fastify,
     "webhook-p99": webhook.beside_rebuild,
     "rebuild": reading.rebuilding,
+    "rebuild-all": projecting.rebuilding_all,
+    "live-lag": projecting.live_lag,
     "cold-load": reading.cold_load,
     "turn": turn.overhead,
     "disk": appending.bytes_on_disk,

@@ -140,6 +140,47 @@ def test_one_read_model_can_be_rebuilt_by_name(hilo: Hilo, built: House) -> None
     assert ran.json["seconds"] > 0
 
 
+def test_a_paused_read_model_says_who_paused_it_and_follows_again_when_resumed(
+    hilo: Hilo, built: House
+) -> None:
+    paused = hilo("projections", "pause", "thread_map", "--why", "looks odd", "--json")
+    assert (paused.code, paused.json["state"]) == (0, "paused")
+    listed = hilo("projections", "list")
+    assert listed.code == 0
+    assert "thread_map is paused by" in listed.err
+    assert "looks odd" in listed.err
+    assert "hilo projections resume thread_map" in hilo("threads", "list").err
+    assert hilo("projections", "resume", "thread_map", "--json").json["state"] == "live"
+    again = hilo("projections", "resume", "thread_map")
+    assert (again.code, "nothing has stopped it" in again.err) == (1, True)
+    assert hilo("projections", "pause", "nothing").code == 2
+
+
+def test_without_read_models_nothing_can_be_paused(hilo: Hilo, house: House) -> None:
+    ran = hilo("projections", "pause", "thread_map")
+    assert (ran.code, "has not been built yet" in ran.err) == (3, True)
+
+
+def test_a_skipped_event_stays_skipped_and_the_control_log_says_who_did_it_and_why(
+    hilo: Hilo, built: House
+) -> None:
+    built.append_stored(ANA, NewEvent("UsageUnknown@2", b"\x80"))
+    bad = built.log.head().position
+    (built.data / "default" / "views.db").unlink()
+    assert hilo("projections", "rebuild").code == 1
+    assert f"event at {bad}" in hilo("projections", "list").err
+    where = ("--position", bad, "--why", "written by a test")
+    for name in ("token_totals", "usage"):
+        assert hilo("projections", "skip", name, *where).code == 0
+    assert hilo("projections", "skip", "usage", *where).code == 1
+    assert hilo("projections", "skip", "usage", "--position", bad, "--why", " ").code == 2
+    (built.data / "default" / "views.db").unlink()
+    assert hilo("projections", "rebuild").code == 0  # the control log knows
+    told = hilo("control", "log")
+    assert "projections skip" in told.out
+    assert "written by a test" in told.out
+
+
 def test_a_read_model_that_is_not_there_is_refused_with_those_that_are(
     hilo: Hilo, house: House
 ) -> None:

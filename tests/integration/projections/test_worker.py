@@ -35,14 +35,14 @@ def history(tmp_path: Path) -> Iterator[TestLog]:
 
 @pytest.fixture
 def views(history: TestLog) -> Iterator[Views]:
-    views = Views(history.log.path.with_name("views.db"))
+    views = Views(history.path.with_name("views.db"))
     yield views
     views.close()
 
 
 def worker(history: TestLog, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
     """Run the worker; return its exit code and what it said."""
-    command = worker_command(history.log.path.parent, "rebuild", ())
+    command = worker_command(history.path.parent, "rebuild", ())
     done = subprocess.run([*command, *arguments], stdout=subprocess.PIPE, check=False)
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -84,7 +84,7 @@ def test_a_wrong_call_ends_with_2(history: TestLog, arguments: tuple[str, ...], 
     code, lines = worker(history, *arguments)
     assert code == 2
     assert word in lines[-1]["error"]
-    assert not (history.log.path.parent.parent / "nobody").exists()
+    assert not (history.path.parent.parent / "nobody").exists()
 
 
 def test_a_poisoned_model_ends_with_1_and_the_other_is_there(
@@ -129,7 +129,7 @@ def test_killed_at_one_step_after_the_other_nothing_is_counted_twice(
         before = content(views)
         history.chat("bcd", turns=4)
         command = [sys.executable, "-m", "tests.integration.projections.dying", work]
-        arguments = [str(history.log.path.parent), step, str(nth)]
+        arguments = [str(history.path.parent), step, str(nth)]
         child = subprocess.run([*command, *arguments], check=False)
         assert child.returncode == -signal.SIGKILL
         now = content(views)
@@ -148,7 +148,7 @@ def test_a_worker_that_is_killed_at_any_moment_leaves_the_live_rows_and_can_run_
     before = content(views)
     long_history(history, 60_000)
     after = naive(history.log)
-    command = worker_command(history.log.path.parent, "rebuild", ())
+    command = worker_command(history.path.parent, "rebuild", ())
     for _ in range(3):
         with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
             assert child.stdout is not None

@@ -15,7 +15,7 @@ from app.projections.content import Content as Tables
 from app.projections.open_turns import TURN_EVENTS, OpenTurn
 from app.projections.turn_latency import row_of
 from eventstore.codec import Event
-from eventstore.sqlite import SQLiteLog
+from eventstore.store import LogReader
 from eventstore.types import Position
 from tests.unit.projections.histories import CODEC
 
@@ -24,7 +24,7 @@ Entry = tuple[int, str, int, Event]
 Rows = list[list[object]]
 
 
-def naive(log: SQLiteLog, up_to: int | None = None) -> Tables:
+def naive(log: LogReader, up_to: int | None = None) -> Tables:
     """What every table of every model must hold."""
     everything: list[Entry] = [
         (r.position, r.stream, r.recorded_at, CODEC.decode(r.type, r.state))

@@ -28,6 +28,7 @@ from app.aggregates.gateway_events import GATEWAY_EVENTS
 from eventstore.codec import Codec, Event
 from eventstore.sealing import Sealed
 from eventstore.sqlite import SQLiteLog
+from eventstore.store import LogStore
 from eventstore.types import Append, NewEvent, Position, StreamName, Version, new_append_id
 
 CODEC = Codec((*USER_EVENTS, *GATEWAY_EVENTS, *CLEANUP_EVENTS))
@@ -96,7 +97,12 @@ class TestLog:
     __test__ = False
 
     def __init__(self, path: Path) -> None:
-        self.log = SQLiteLog(path, server=True)
+        self.path = path
+        self.log: LogStore = self.open()
+
+    def open(self) -> LogStore:
+        """Open the log; another store does it in its own way."""
+        return SQLiteLog(self.path, server=True)
 
     def append(self, user: str, *events: Event) -> Position:
         """Append the events as one append and return the last position."""

@@ -100,7 +100,7 @@ def test_what_users_decided_is_counted_exactly_once_whatever_is_killed(
 
 def killed_again_and_again(history: TestLog, n: int, windows: list[int], lives: list[int]) -> None:
     """Follow to the end, dying on the way as often as `lives` says; compare in the end."""
-    path = history.log.path.with_name("views.db")
+    path = history.path.with_name("views.db")
     for life in [*lives, 0]:
         with closing(Views(path)) as views:
             build(views, history)

@@ -147,7 +147,7 @@ def test_another_event_at_the_same_position_of_another_log_is_not_skipped(
 ) -> None:
     ledger = Ledger()
     operating.skip(views, history.log, TOKEN_TOTALS, ledger, position=poisoned, by="a", why="w")
-    other = TestLog(history.log.path.with_name("other.db"))
+    other = TestLog(history.path.with_name("other.db"))
     for _ in range(poisoned):
         other.append("a", tokens("t", 1))
     rebuild(views, other.log, [TOKEN_TOTALS])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ NEXT = (NextThreadMap(), *MODELS[1:])
 
 def test_deleting_the_views_and_rebuilding_gives_the_same_content(history: TestLog) -> None:
     history.chat("abcdef", turns=4)
-    path = history.log.path.with_name("views.db")
+    path = history.path.with_name("views.db")
     views = Views(path)
     build(views, history)
     Engine(views, history.log, MODELS, window=3).advance()
@@ -106,7 +107,7 @@ def test_a_rebuild_that_is_killed_anywhere_leaves_the_live_rows_and_can_be_run_a
     window: int,
 ) -> None:
     log = TestLog(tmp_path_factory.mktemp("killed") / "log.db")
-    views = Views(log.log.path.with_name("views.db"))
+    views = Views(log.path.with_name("views.db"))
     log.write(history)
     build(views, log)
     follow(views, log)
@@ -224,10 +225,11 @@ def test_a_log_that_was_put_back_is_rebuilt_from_the_start(
     views: Views, history: TestLog, tmp_path: Path
 ) -> None:
     history.chat("ab")
-    history.log._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with closing(sqlite3.connect(history.path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     copy = tmp_path / "copy" / "log.db"
     copy.parent.mkdir()
-    shutil.copy(history.log.path, copy)
+    shutil.copy(history.path, copy)
     history.chat("cd")
     rebuild(views, history.log, MODELS)
     put_back = TestLog(copy)
