@@ -126,7 +126,7 @@ class _Fleet:
         """
         self.write(turns)
         sent = self.until(_SENT, turns)
-        first, last = turns // 10, turns * 3 // 4
+        first, last = turns // 10, max(1, turns * 3 // 4)
         took = sent[last].recorded_at - sent[first].recorded_at
         return (last - first) / (max(1, took) / 1e6)
 

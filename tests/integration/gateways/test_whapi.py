@@ -259,3 +259,20 @@ async def test_the_webhook_of_the_channel_can_be_set(
     assert (webhook.url, webhook.headers) == (f"{dead_url}/webhooks/whapi", {"x-hilo-secret": "s"})
     with pytest.raises(ValueError, match="at most 5"):
         await messenger.configure_webhook(dead_url, {f"x-{number}": "" for number in range(6)})
+
+
+async def test_a_send_for_which_it_is_too_late_when_its_connection_is_there_is_not_sent(
+    messenger: WhapiMessenger, whapi_sim: WhapiSimulator
+) -> None:
+    asked: list[bool] = []
+
+    def still() -> bool:
+        asked.append(True)
+        return len(asked) > 1
+
+    with pytest.raises(SendDeferred) as late:
+        await messenger.send_text(CHAT, TEXT, still=still)
+    assert (late.value.code, asked) == ("too_late", [True])
+    assert shown(whapi_sim) == []
+    assert await messenger.send_text(CHAT, TEXT, still=still)
+    assert shown(whapi_sim) == [TEXT]
