@@ -69,20 +69,32 @@ class GatewayHealth(TallyModel):
 
     def fold(self, tally: Tally, batch: Iterable[Seen]) -> None:
         """Add the events to the rows."""
+        hour, rows = -1, dict[type[Event], list[int]]()
         for _, _, at, kind, event in batch:
-            if isinstance(event, e.MessageReceived):
-                row = tally[at // HOUR, "message received", ""]
+            if at // HOUR != hour:
+                hour, rows = at // HOUR, {}
+            row = rows.get(kind)  # of a kind without details: most events
+            if row is not None:
                 row[0] += 1
-                if event.at is not None:
-                    late = max(0, at - event.at)
-                    row[1] += 1
-                    row[2] += late
-                    row[3] = max(row[3], late)
+            elif isinstance(event, e.MessageReceived):
+                _received(tally[hour, "message received", ""], at, event)
             elif isinstance(event, e.DeliveryFailed):
-                tally[at // HOUR, *_delivery_failed(event)][0] += 1
+                tally[hour, *_delivery_failed(event)][0] += 1
             else:
                 what, detail = _NAMED[kind]
-                tally[at // HOUR, what, detail(event)][0] += 1
+                row = tally[hour, what, detail(event)]
+                row[0] += 1
+                if detail is _none:
+                    rows[kind] = row
+
+
+def _received(row: list[int], at: int, event: e.MessageReceived) -> None:
+    row[0] += 1
+    if event.at is not None:
+        late = max(0, at - event.at)
+        row[1] += 1
+        row[2] += late
+        row[3] = max(row[3], late)
 
 
 @_migrations()

@@ -75,7 +75,7 @@ class OpenTurn(msgspec.Struct, array_like=True, gc=False):
 
     def take(self, at: int, event: Event) -> Turn | None:
         """Go on by one event, recorded at `at`; return a turn that it ends."""
-        return _TAKE[type(event)](self, at, event)
+        return TAKE[type(event)](self, at, event)
 
     @property
     def is_blank(self) -> bool:
@@ -109,15 +109,23 @@ def _deleted(s: OpenTurn, _: int, event: e.MessageDeleted) -> None:
 
 
 def _started(s: OpenTurn, at: int, event: e.RunStarted) -> None:
-    s.claimed = [*s.claimed, *s.waiting]
+    s.claimed = [*s.claimed, *s.waiting] if s.claimed else s.waiting
     s.waiting = []
     s.run = event.run
     s.runs += 1
     if s.runs == 1:
-        times = [message.at for message in s.claimed] or [at]
-        s.first_at, s.gathered_at, s.claimed_at = min(times), max(times), at
+        s.first_at, s.gathered_at = _span(s.claimed, at)
+        s.claimed_at = at
     s.started_at = at
     s.submitted_at = None
+
+
+def _span(messages: list[Waiting], otherwise: int) -> tuple[int, int]:
+    """Return when the first and the last came; those that were parked may stand anywhere."""
+    if len(messages) == 1:
+        return messages[0].at, messages[0].at
+    times = [message.at for message in messages] or [otherwise]
+    return min(times), max(times)
 
 
 def _submitted(s: OpenTurn, at: int, event: e.RunSubmitted) -> None:
@@ -198,7 +206,7 @@ def _ended(s: OpenTurn, outcome: str, at: int, *, completed_at: int | None) -> T
             outcome=outcome,
             first_at=s.first_at,
             gathered_at=s.gathered_at,
-            last_at=max(message.at for message in s.claimed),
+            last_at=_span(s.claimed, at)[1],
             messages=sum(message.count for message in s.claimed),
             runs=s.runs,
             claimed_at=s.claimed_at,
@@ -212,7 +220,7 @@ def _ended(s: OpenTurn, outcome: str, at: int, *, completed_at: int | None) -> T
     return turn
 
 
-_TAKE: Final[dict[type[Event], Callable[[OpenTurn, int, Any], Turn | None]]] = {
+TAKE: Final[dict[type[Event], Callable[[OpenTurn, int, Any], Turn | None]]] = {
     e.MessageReceived: _received,
     e.MessageDeleted: _deleted,
     e.RunStarted: _started,
@@ -227,5 +235,7 @@ _TAKE: Final[dict[type[Event], Callable[[OpenTurn, int, Any], Turn | None]]] = {
     e.DeliveryFailed: _not_sent,
     e.DeliveryUncertain: _uncertain,
 }
-TURN_EVENTS: Final = tuple(_TAKE)
+"""What each event changes; returns the turn that it ends, if it ends one."""
+
+TURN_EVENTS: Final = tuple(TAKE)
 _BLANK: Final = OpenTurn()

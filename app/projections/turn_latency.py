@@ -23,7 +23,7 @@ from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
 from app.projections.model import ReadModel, Seen, Session
-from app.projections.open_turns import TURN_EVENTS, OpenTurn, Turn
+from app.projections.open_turns import TAKE, TURN_EVENTS, OpenTurn, Turn
 from app.projections.people import PREFIX
 from app.projections.tally import HOUR, hour_text
 
@@ -106,9 +106,9 @@ class _LatencySession(Session):
         if len(self._open) > _MAX_OPEN:
             self.flush()
         self._load({seen[1] for seen in batch}.difference(self._open))
-        for position, stream, at, _, event in batch:
-            assert event is not None  # noqa: S101 - it leaves none unread
-            turn = self._open[stream].take(at, event)
+        open_turns, take = self._open, TAKE
+        for position, stream, at, kind, event in batch:
+            turn = take[kind](open_turns[stream], at, event)
             if turn is not None:
                 self._ended.append(row_of(position, stream.removeprefix(PREFIX), turn))
 

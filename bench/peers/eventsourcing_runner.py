@@ -1,14 +1,16 @@
 """The `eventsourcing` library's projection runner, as its documentation shows it.
 
 Its log is in PostgreSQL, because its SQLite recorder cannot be subscribed to; its view is in
-memory, which is its fastest: it counts, for every conversation, messages and tokens. The same
-bench turns, decoded by its own mapper.
+memory, which is its fastest. The view holds a part of what our read models hold: messages, last
+activity and tokens of every conversation, events by hour and type, tokens by hour and model. The
+same bench turns, decoded by its own mapper.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -27,23 +29,30 @@ _ROWS_A_COMMIT: Final = 200
 
 
 class MemoryView(POPOTrackingRecorder):
-    """Counts by conversation, and how far they are."""
+    """Figures of every conversation and hour, and how far they are."""
 
     def __init__(self) -> None:
         super().__init__()
         self.messages: Counter[UUID] = Counter()
         self.tokens: Counter[UUID] = Counter()
+        self.active: dict[UUID, datetime] = {}
+        self.events: Counter[tuple[int, str]] = Counter()
+        self.usage: Counter[tuple[int, str]] = Counter()
 
-    def count(self, of: Counter[UUID], conversation: UUID, more: int, tracking: Tracking) -> None:
-        """Add to one count and move on, together."""
+    def note(self, event: Any, tracking: Tracking) -> None:  # noqa: ANN401
+        """Count an event and move on, together."""
+        kind, conversation = type(event).__name__, event.originator_id
+        hour = int(event.timestamp.timestamp()) // 3600
         with self._database_lock:
             self._assert_tracking_uniqueness(tracking)
             self._insert_tracking(tracking)
-            of[conversation] += more
-
-    def pass_by(self, tracking: Tracking) -> None:
-        """Move on."""
-        self.insert_tracking(tracking)
+            self.events[hour, kind] += 1
+            if kind == "MessageReceived":
+                self.messages[conversation] += 1
+                self.active[conversation] = event.timestamp
+            elif kind == "TokensIncremented":
+                self.tokens[conversation] += event.total
+                self.usage[hour, event.model] += event.total
 
 
 class Counting(Projection[MemoryView]):
@@ -51,15 +60,8 @@ class Counting(Projection[MemoryView]):
 
     @singledispatchmethod
     def process_event(self, domain_event: Any, tracking: Tracking) -> None:  # noqa: ANN401
-        """Count it."""
-        match type(domain_event).__name__:
-            case "MessageReceived":
-                self.view.count(self.view.messages, domain_event.originator_id, 1, tracking)
-            case "TokensIncremented":
-                more = domain_event.total
-                self.view.count(self.view.tokens, domain_event.originator_id, more, tracking)
-            case _:
-                self.view.pass_by(tracking)
+        """Note it."""
+        self.view.note(domain_event, tracking)
 
 
 class Runner:
