@@ -16,13 +16,18 @@ from app.aggregates import events as e
 from tests.faults.nodes.fleet import Fleet
 from tests.faults.nodes.storm import Storm
 from tests.faults.turns.crowd import is_faulty
-from tests.integration.turns.outside import Outside
+from tests.integration.turns.outside import SENDS, Outside
 from tests.postgres import PostgresServer
 
 pytestmark = pytest.mark.slow
 SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "0"))
 SOAK_SEED = int(os.environ.get("SOAK_SEED", "0"))
 CLOCKS = (0, 60, -60)
+
+
+async def sends_take_a_moment(outside: Outside) -> None:
+    """Let each send be under way for so long that a node may well die meanwhile."""
+    await outside.break_whapi(SENDS, "latency", times=0, seconds=0.2)
 
 
 @pytest.mark.timeout(120)
@@ -35,6 +40,7 @@ async def test_every_disaster_in_turn_loses_nothing_and_answers_nothing_twice(
     try:
         await fleet.start()
         await is_faulty(outside)
+        await sends_take_a_moment(outside)
         await storm.goes_on(rng.sample(storm.all, len(storm.all)))
         await fleet.is_whole()
         story = fleet.nodes[0].story()
@@ -58,6 +64,7 @@ async def test_soak(outside: Outside, own_postgres: PostgresServer, tmp_path: Pa
         end = time.monotonic() + SOAK_SECONDS
         while time.monotonic() < end:
             await is_faulty(outside)
+            await sends_take_a_moment(outside)
             await storm.goes_on(rng.choices(storm.all, k=6))
             await outside.mend()
             await outside.delivered()
