@@ -24,11 +24,17 @@ class Storm:
         """Processes that ended, each by SIGKILL."""
 
     @property
+    def lasting(self) -> list[Disaster]:
+        """Those after which a node needs some seconds to find its feet."""
+        return [self.a_network_forgets_its_connections]
+
+    @property
     def all(self) -> list[Disaster]:
-        """Every kind of disaster."""
+        """Every other kind of disaster."""
         return [
             self.a_node_is_killed,
-            self.two_nodes_are_killed,
+            self.all_nodes_are_killed,
+            self.a_node_is_replaced,
             self.a_node_dies_at_a_named_point,
             self.a_node_is_paused_past_its_lease,
             self.a_network_is_cut,
@@ -55,12 +61,19 @@ class Storm:
         await self.fleet.lease_passes()
         await node.start()
 
-    async def two_nodes_are_killed(self) -> None:
-        """Leave one alone for a while; the others are back before they are missed."""
-        nodes = self._rng.sample(self.fleet.nodes, 2)
-        await asyncio.gather(*map(self._kill, nodes))
+    async def all_nodes_are_killed(self) -> None:
+        """Cut everybody's power; all are back before anybody is missed."""
+        await asyncio.gather(*map(self._kill, self.fleet.nodes))
+        await traffic(self.fleet.outside, self._rng)
+        await asyncio.gather(*(node.start() for node in self.fleet.nodes))
+
+    async def a_node_is_replaced(self) -> None:
+        """Stop one in good order and start another in its place, as an upgrade does."""
+        node = self._one()
+        stopping = asyncio.ensure_future(node.stop())
         await self._people_write()
-        await asyncio.gather(*(node.start() for node in nodes))
+        assert await stopping == 0, node.said.decode()
+        await node.start()
 
     async def a_node_dies_at_a_named_point(self) -> None:
         """Kill one, and let it die again wherever a point says; it may never come there."""
@@ -97,6 +110,13 @@ class Storm:
         await self._people_write()
         await self.fleet.lease_passes()
         node.network.resume()
+
+    async def a_network_forgets_its_connections(self) -> None:
+        """Let nothing more pass on one node's connections, ever, without a word; new ones work."""
+        node = self._one()
+        node.network.strand()
+        await self._people_write()
+        await self.fleet.lease_passes()
 
     # -- the database -----------------------------------------------------------------------------
 

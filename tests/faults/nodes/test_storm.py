@@ -65,7 +65,7 @@ async def test_soak(outside: Outside, own_postgres: PostgresServer, tmp_path: Pa
         while time.monotonic() < end:
             await is_faulty(outside)
             await sends_take_a_moment(outside)
-            await storm.goes_on(rng.choices(storm.all, k=6))
+            await storm.goes_on(rng.choices(storm.all + storm.lasting, k=6))
             await outside.mend()
             await outside.delivered()
             await fleet.nodes[0].settled(60)
