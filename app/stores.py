@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+import msgspec
 import psycopg
 
 from app.addresses import without_secrets
@@ -176,7 +177,9 @@ def _opened(settings: Settings, path: Path, schema: str, *, server: bool) -> Log
         _refuse_half_copied(path)
         return SQLiteLog(path, clock=system_clock, server=server)
     url = settings.database_url.get_secret_value()
-    return PostgresLog(url, schema=schema, settings=_postgres(settings), server=server)
+    return PostgresLog(
+        url, schema=schema, settings=_postgres(settings, server=server), server=server
+    )
 
 
 def _refuse_half_copied(path: Path) -> None:
@@ -199,13 +202,19 @@ def _is_there(settings: Settings, path: Path, schema: str) -> bool:
         raise LogUnavailable(msg) from error
 
 
-def _postgres(settings: Settings) -> PostgresSettings:
-    return PostgresSettings(
+def _postgres(settings: Settings, *, server: bool = False) -> PostgresSettings:
+    waits = PostgresSettings(
         pool_size=settings.database_pool,
         connect_timeout=settings.database_connect_seconds,
         lock_timeout=settings.database_lock_seconds,
         statement_timeout=settings.database_statement_seconds,
     )
+    if not server:
+        return waits
+    # A server reads little at a time, and its heartbeat is among it: where a network has forgotten
+    # a connection without a word, it must not wait as long for an answer as a report may.
+    hasty = min(waits.read_timeout, waits.statement_timeout)
+    return msgspec.structs.replace(waits, read_timeout=hasty)
 
 
 def _log_file(settings: Settings) -> Path:

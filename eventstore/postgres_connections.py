@@ -24,6 +24,9 @@ from eventstore.types import Micros
 SQL: Final = sql.load("postgres.sql")
 RV = TypeVar("RV")
 
+_UNHEARD_MS: Final = 10_000
+"""After which a connection is gone on which the server's machine acknowledges nothing."""
+
 _ADVICE: Final = {
     "25006": "it is read-only, as a standby is: point the URL at the primary, or list all hosts "
     "in it and add target_session_attrs=read-write",
@@ -124,6 +127,7 @@ class Server:
             keepalives_idle=10,
             keepalives_interval=5,
             keepalives_count=3,
+            tcp_user_timeout=_UNHEARD_MS,
         )
         try:
             connection.patience = patience or 2 * statement + settings.lock_timeout

@@ -64,6 +64,8 @@ class Node(Server):
             HILO_KEYS_DATABASE_URL=self.network.url(database.keys_url),
             HILO_KEK=base64.b64encode(bytes(range(32))).decode(),
             HILO_ATTEMPTS="50",
+            HILO_DATABASE_STATEMENT_SECONDS="2",
+            HILO_DATABASE_LOCK_SECONDS="1",
         )
         if ahead:
             self.program = ("tests.faults.nodes.skewed", str(ahead), *self.program)
@@ -132,7 +134,7 @@ class Fleet:
         for node in self.nodes:
             assert node.is_up, node.said.decode()
             await self._follows(node)
-        await self._agrees_on_who_lives()
+        await self.agree_on_who_lives()
         assert await asyncio.gather(*(node.stop() for node in self.nodes)) == [0] * len(self.nodes)
         first, *others = [dump_views(node.views) for node in self.nodes]
         assert len(first) > 1
@@ -153,13 +155,23 @@ class Fleet:
         finally:
             log.close()
 
-    async def _agrees_on_who_lives(self) -> None:
+    async def agree_on_who_lives(self) -> None:
+        """Return when every node thinks that all of them live."""
+        deadline = asyncio.get_running_loop().time() + PATIENCE
+        while (seen := await self._alive()) != [len(self.nodes)] * len(self.nodes):
+            assert asyncio.get_running_loop().time() < deadline, seen
+            await self.outside.watch(NOBODY, 0.1)
+
+    async def _alive(self) -> list[float]:
+        """Return how many nodes each one thinks alive."""
+        seen = []
         async with httpx2.AsyncClient(timeout=PATIENCE) as client:
             for node in self.nodes:
                 answer = await client.get(f"{node.url}/metrics")
                 lines = answer.text.splitlines()
-                (alive,) = (line for line in lines if line.startswith("hilo_nodes_alive"))
-                assert float(alive.split()[-1]) == len(self.nodes), alive
+                (line,) = (line for line in lines if line.startswith("hilo_nodes_alive"))
+                seen.append(float(line.split()[-1]))
+        return seen
 
     async def close(self) -> None:
         """Leave nothing behind, whatever happened."""

@@ -24,13 +24,8 @@ class Storm:
         """Processes that ended, each by SIGKILL."""
 
     @property
-    def lasting(self) -> list[Disaster]:
-        """Those after which a node needs some seconds to find its feet."""
-        return [self.a_network_forgets_its_connections]
-
-    @property
     def all(self) -> list[Disaster]:
-        """Every other kind of disaster."""
+        """Every kind of disaster."""
         return [
             self.a_node_is_killed,
             self.all_nodes_are_killed,
@@ -39,6 +34,7 @@ class Storm:
             self.a_node_is_paused_past_its_lease,
             self.a_network_is_cut,
             self.a_network_stands_still,
+            self.a_network_forgets_its_connections,
             self.the_database_is_stopped,
             self.the_database_crashes,
         ]
@@ -112,11 +108,15 @@ class Storm:
         node.network.resume()
 
     async def a_network_forgets_its_connections(self) -> None:
-        """Let nothing more pass on one node's connections, ever, without a word; new ones work."""
+        """Let nothing more pass on one node's connections, ever, without a word; new ones work.
+
+        It finds that out by itself, and is back.
+        """
         node = self._one()
         node.network.strand()
         await self._people_write()
         await self.fleet.lease_passes()
+        await self.fleet.agree_on_who_lives()
 
     # -- the database -----------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from tests.faults.nodes.fleet import Fleet, Node
 from tests.integration.turns.outside import PATIENCE, RESPONSES, Outside, Said
 from tests.postgres import PostgresServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 FAILING = ("after_run_failed", "after_turn_parked")
 """Points that are reached when OpenAI refuses."""
