@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from app.api import whapi
+from app.api import whapi_items
 from app.api.mending import DEEPEST, with_whole_characters
 from app.api.whapi import (
     MAX_ITEMS,
@@ -391,7 +391,7 @@ def test_a_bug_in_reading_one_item_rejects_it_and_quotes_nothing(
     def bug(raw: msgspec.Raw, **_: str) -> MessageFact:
         raise AttributeError(bytes(raw))
 
-    monkeypatch.setattr(whapi, "read_message", bug)
+    monkeypatch.setattr(whapi_items, "read_message", bug)
     rejected, status = facts_of(messages=[text("secret")], statuses=[STATUS])
     assert isinstance(rejected, RejectedFact)
     assert rejected.reason == "messages: AttributeError"
