@@ -20,6 +20,8 @@ from app.aggregates.gateway import GATEWAY_STREAM, Gateway, GatewayState
 from app.aggregates.jobs import JOBS_PREFIX
 from app.aggregates.user import User
 from app.aggregates.user_state import UserState
+from app.conversation.activity import Activity
+from app.conversation.agenda import Open, open_work
 from app.conversation.crash import CrashPoints
 from app.conversation.delivering import Delivering
 from app.conversation.dispatcher import Dispatcher
@@ -54,6 +56,9 @@ _log = structlog.get_logger(__name__)
 RELEASE = release()
 READERS = 4
 DRAIN_SECONDS = 10.0
+FLUSH_SECONDS = 5.0
+"""Longest time for records of activity at shutdown: those left are due after the next start."""
+
 CHECKPOINT_SECONDS = 2.0
 MICROS_PER_SECOND = 1_000_000
 
@@ -151,10 +156,14 @@ class Bot:
             crash=self.crash,
             jitter=random.random,
         )
+        self.activity = Activity(
+            users=self.users, now=self.log.now, delay=self.policy.activity, crash=self.crash
+        )
         self.turns = Turns(
             users=self.users,
             provider=self.outside.provider,
             delivering=self.delivering,
+            activity=self.activity,
             log=self.log,
             readers=self.readers,
             sealer=self.sealer,
@@ -244,15 +253,15 @@ class Bot:
             skew=self.nodes.skew,
         )
 
-    def _tell(self, stream: StreamName, state: UserState) -> bool:
-        """Arrange what a state leaves to be done; return whether anything is open."""
+    def _tell(self, stream: StreamName, state: UserState) -> Open:
+        """Arrange what a state leaves to be done; return what is open."""
         user = self.users.peek(stream)
         if user is not None and user.read_only:  # a node of a newer release looks after them
             self.dispatcher.put(stream, None)
-            return True
+            return "work"
         due_at = self.turns.agenda.due_at(stream, state)
         self.dispatcher.put(stream, due_at)
-        return due_at is not None or state.run is not None or state.delivery is not None
+        return open_work(state, due_at)
 
     def _nodes_changed(self) -> None:
         """Somebody came or died, or this node itself returned: everything has another place."""
@@ -292,6 +301,7 @@ class Bot:
         self._closing = True
         self.schedule.stop()
         await self._drain()
+        await self._flush_activity()
         self.slots.leave()
         working = (*self._tasks, *self._looks)
         for task in working:
@@ -327,6 +337,20 @@ class Bot:
         await asyncio.gather(draining, hurrying, return_exceptions=True)
         await self.dispatcher.drain(0)
 
+    async def _flush_activity(self) -> None:
+        """Record the activity of those whom this node comes first for, as far as there is time."""
+        if not self.nodes.may_work or self._hurry.is_set():
+            return
+        streams = [s for s in self.todo.unrecorded() if self.nodes.rank(s) == 0]
+        flushing = asyncio.ensure_future(self.activity.flush(streams))
+        hurrying = asyncio.ensure_future(self._hurry.wait())
+        await asyncio.wait(
+            {flushing, hurrying}, timeout=FLUSH_SECONDS, return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in (flushing, hurrying):
+            task.cancel()
+        await asyncio.gather(flushing, hurrying, return_exceptions=True)
+
     def numbers(self) -> dict[str, float]:
         """Return what `/metrics` shows; never waits."""
         counts = {f"facts_{name}": float(n) for name, n in self.receiver.counts.items()}
@@ -335,6 +359,8 @@ class Bot:
             "turns_waiting": self.dispatcher.waiting,
             "turns_running": self.dispatcher.running,
             "open_streams": len(self.todo),
+            "activities_waiting": self.todo.records,
+            "activities_recorded": self.activity.recorded,
             "nodes_alive": self.nodes.alive,
             "node_may_work": self.nodes.may_work,
             "clock_skew_seconds": self.nodes.skew / MICROS_PER_SECOND,

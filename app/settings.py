@@ -128,6 +128,9 @@ class Settings(BaseSettings):
         "Perdón, ahora mismo no puedo responder. Por favor, escríbenos de nuevo en unos minutos.",
         description="what is said, once, when a turn is given up",
     )
+    activity_seconds: float = Field(
+        600.0, ge=0, description="silence after which last activity and token count are recorded"
+    )
     user_cache: int = Field(10_000, ge=1, description="users kept in memory")
 
     # -- OpenAI ----------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def wait_until_caught_up(data: DataSet) -> None:
     with closing(log), closing(views), closing(todo):
         while time.monotonic() < deadline:
             head = log.head().position
-            cursor, _ = todo.load()
+            cursor = todo.load().cursor
             behind = [model.name for model in models(views, log, MODELS) if model.lag]
             if not behind and head == (0 if cursor is None else cursor.position):
                 return

@@ -14,6 +14,7 @@ from app.aggregates.answers import (
     ThreadStart,
 )
 from app.aggregates.run_holder import RunHolder
+from app.aggregates.user_state import UserState
 from eventstore.types import Micros
 
 LEGACY_THREAD = "thread_"
@@ -21,6 +22,13 @@ LEGACY_THREAD = "thread_"
 
 ACTIVITY_DELAY = 600_000_000
 """µs between the last event and its record in the client view (M003: 10 minutes)."""
+
+
+def activity_due_at(state: UserState, delay: int) -> Micros | None:
+    """When the client view is to be moved; None: it is, or nobody was ever active."""
+    if not state.touched_at or not state.activity_at:  # an imported thread alone is no activity
+        return None
+    return Micros(state.touched_at + delay)
 
 
 class UserThread(RunHolder):
@@ -121,8 +129,7 @@ class UserThread(RunHolder):
 
     def activity_due_at(self, delay: int = ACTIVITY_DELAY) -> Micros | None:
         """When the client view is to be moved: `delay` µs after the last event; None: it is."""
-        touched = self.state.touched_at
-        return Micros(touched + delay) if touched else None
+        return activity_due_at(self.state, delay)
 
     def record_activity(self, *, now: Micros, delay: int = ACTIVITY_DELAY) -> Outcome:
         """Move the client view, last activity and token count together, if it is time.

@@ -10,17 +10,21 @@ turn waits for nobody in particular.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Literal, Protocol
 
 from app.aggregates.answers import BufferPolicy
 from app.aggregates.open_work import Delivery, Run
 from app.aggregates.user_state import UserState
+from app.aggregates.user_thread import ACTIVITY_DELAY, activity_due_at
 from app.aggregates.user_turn import due_at
 from app.conversation.policy import SECOND
 from eventstore.types import Micros, StreamName
 
 GRACE = 2 * SECOND
 """µs after the due time at which the second in the order helps out."""
+
+Open = Literal["work", "record", "nothing"]
+"""What is open on a stream: a turn or its reply; nothing but the record of an activity; nothing."""
 
 STEP = SECOND
 """µs after it at which the next one does, and so on."""
@@ -49,12 +53,17 @@ class Agenda:
         now: Callable[[], Micros],
         buffer: BufferPolicy,
         delivery_due: Callable[[Delivery], int],
+        activity: int = ACTIVITY_DELAY,
     ) -> None:
-        """`delivery_due` tells when an open delivery can go on (µs)."""
+        """`delivery_due` tells when an open delivery can go on (µs).
+
+        `activity`: how long after the last event the client view is moved (µs).
+        """
         self._nodes = nodes
         self._now = now
         self._buffer = buffer
         self._delivery_due = delivery_due
+        self._activity = activity
 
     def due_at(self, stream: StreamName, state: UserState) -> int | None:
         """Return when this node should visit the stream (µs); None: not of itself.
@@ -64,13 +73,25 @@ class Agenda:
         """
         holder = holder_of(state)
         if holder is None:
-            return self._in_order(stream, due_at(state, self._buffer))
+            return self._in_order(stream, self._next(state))
         delivered = self._delivery_due(holder) if isinstance(holder, Delivery) else None
         if self._nodes.is_mine(holder.node, holder.incarnation):
             return delivered
         if self.is_held(state):
             return None
         return self._in_order(stream, delivered or 0)
+
+    def _next(self, state: UserState) -> int | None:
+        """Return when the turn is due, or the record of the activity if that is earlier."""
+        turn, activity = due_at(state, self._buffer), activity_due_at(state, self._activity)
+        if turn is None or activity is None:
+            return activity if turn is None else turn
+        return min(turn, activity)
+
+    def is_activity_due(self, state: UserState) -> bool:
+        """Tell whether it is time to record the activity."""
+        due = activity_due_at(state, self._activity)
+        return due is not None and due <= self._now()
 
     def is_held(self, state: UserState) -> bool:
         """Tell whether a living node other than this process is at work on the stream."""
@@ -90,6 +111,13 @@ class Agenda:
         if due is None or rank == 0:
             return due
         return max(due, self._now()) + GRACE + (rank - 1) * STEP
+
+
+def open_work(state: UserState, due_at: int | None) -> Open:
+    """Return what of a state waits for this node, or for any, that has `due_at` for it."""
+    if state.pending or state.run is not None or state.delivery is not None:
+        return "work"
+    return "nothing" if due_at is None else "record"
 
 
 def holder_of(state: UserState) -> Run | Delivery | None:

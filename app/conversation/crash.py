@@ -28,6 +28,9 @@ POINTS: tuple[str, ...] = (
 )
 """Every point of a turn, in the order in which a turn passes them."""
 
+ACTIVITY_POINTS: tuple[str, ...] = ("before_activity_recorded", "after_activity_recorded")
+"""Those of the record that follows it some time later."""
+
 
 class CrashPoints:
     """Counts how often each point is passed and kills the process at the one that was named."""
@@ -35,8 +38,9 @@ class CrashPoints:
     def __init__(self, setting: str = "") -> None:
         """`setting` is `point` or `point:n` (1 is the first time). Raises `ValueError`."""
         name, _, count = setting.partition(":")
-        if name and name not in POINTS:
-            msg = f"unknown crash point {name!r}: one of {', '.join(POINTS)}"
+        points = POINTS + ACTIVITY_POINTS
+        if name and name not in points:
+            msg = f"unknown crash point {name!r}: one of {', '.join(points)}"
             raise ValueError(msg)
         self._name = name
         self._left = int(count or 1)

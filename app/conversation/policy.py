@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from app.aggregates.answers import BufferPolicy
+from app.aggregates.user_thread import ACTIVITY_DELAY
 from app.settings import Settings
 
 SECOND = 1_000_000
@@ -32,6 +33,8 @@ class TurnPolicy(msgspec.Struct, frozen=True, kw_only=True):
     recovery_seconds: float
     resend_uncertain: bool
     apology: str
+    activity: int = ACTIVITY_DELAY
+    """From the last event to its record in the client view."""
 
     @classmethod
     def of(cls, settings: Settings) -> TurnPolicy:
@@ -53,4 +56,5 @@ class TurnPolicy(msgspec.Struct, frozen=True, kw_only=True):
             recovery_seconds=settings.run_seconds,
             resend_uncertain=settings.resend_uncertain,
             apology=settings.apology,
+            activity=micros(settings.activity_seconds),
         )

@@ -1,9 +1,11 @@
 """Who waits for an answer: a to-do list derived from the log, and back in memory after a restart.
 
-The list is kept in memory as the set of streams with open work. Its checkpoint in `todo.db` is a
-position and that set, in one transaction: a stream that is neither in the set nor mentioned after
-the position has nothing open. Without a checkpoint (todo.db was deleted) every user is looked at
-once, in the background. A stale entry can only make a turn late, never early: the claim decides.
+The list is kept in memory as the set of streams with open work, and the set of those where only the
+record of an activity is still to come: many more, and nobody waits for them. Its checkpoint in
+`todo.db` is a position and those sets, in one transaction: a stream that is in neither set nor
+mentioned after the position has nothing open. Without a checkpoint (todo.db was deleted) every user
+is looked at once, in the background. A stale entry can only make a turn late, never early: the
+claim decides.
 """
 
 from __future__ import annotations
@@ -11,14 +13,17 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Executor
 from pathlib import Path
 
+import msgspec
 import sqlite_utils
 import structlog
 
 from app.aggregates.user import User
 from app.aggregates.user_state import UserState
+from app.conversation.agenda import Open
 from app.conversation.repository import Repository
 from app.derived import file_id, is_damaged, opened, put_aside
 from eventstore.errors import CursorMismatch, EventStoreError
@@ -30,6 +35,19 @@ _log = structlog.get_logger(__name__)
 PREFIX = "user/"
 PAGE = 5000
 FOLLOW_SECONDS = 0.25
+AT_A_TIME = 100
+"""Streams of a checkpoint that wait for a record are looked at between two pages of the log."""
+
+_TABLES = ("todo", "todo_records")
+"""Streams with open work, and those where only a record is to come."""
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """What a checkpoint holds."""
+
+    cursor: Cursor | None
+    work: list[StreamName]
+    records: list[StreamName]
 
 
 class TodoCheckpoint:
@@ -45,6 +63,8 @@ class TodoCheckpoint:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._connection = _connect(path)
         self._file = file_id(path)
+        self._written: list[AbstractSet[str]] | None = None
+        """What the tables hold, as far as this process knows: they need not be read each time."""
 
     @classmethod
     def owned(cls, path: Path) -> TodoCheckpoint:
@@ -66,21 +86,33 @@ class TodoCheckpoint:
         """Whether the open file is still the one of that name."""
         return self._file is not None and self._file == file_id(self._path)
 
-    def load(self) -> tuple[Cursor | None, list[StreamName]]:
+    def load(self) -> Listed:
         """Return the cursor, if there is one, and the open streams at it."""
         row = self._connection.execute("SELECT epoch, position, leaf FROM todo_cursor").fetchone()
         if row is None:
-            return None, []
-        streams = [StreamName(r[0]) for r in self._connection.execute("SELECT stream FROM todo")]
-        return Cursor(Epoch(row[0]), Position(row[1]), row[2]), streams
+            return Listed(None, [], [])
+        work, records = (self._read(table) for table in _TABLES)
+        return Listed(Cursor(Epoch(row[0]), Position(row[1]), row[2]), work, records)
 
-    def save(self, cursor: Cursor, streams: set[StreamName]) -> None:
-        """Replace cursor and streams in one transaction: only what changed is written."""
+    def _read(self, table: str) -> list[StreamName]:
+        rows = self._connection.execute(f"SELECT stream FROM {table}")  # noqa: S608 - ours
+        return [StreamName(row[0]) for row in rows]
+
+    def save(
+        self,
+        cursor: Cursor,
+        work: AbstractSet[StreamName],
+        records: AbstractSet[StreamName] = frozenset(),
+    ) -> None:
+        """Replace cursor and streams in one transaction: only what changed is written.
+
+        The sets must not change any more: they are what the next ones are compared with.
+        """
         if not self.is_in_place:
             _log.warning("DERIVED_FILE_REPLACED", file=self._path.name)
             self._open_again()
         try:
-            self._save(cursor, streams)
+            self._save(cursor, work, records)
         except sqlite3.DatabaseError as error:
             if not is_damaged(error):
                 raise
@@ -88,21 +120,26 @@ class TodoCheckpoint:
             if self.is_in_place:
                 put_aside(self._path, error)
             self._open_again()
-            self._save(cursor, streams)
+            self._save(cursor, work, records)
 
     def _open_again(self) -> None:
+        self._written = None
         self._connection.close()  # first: two files of one name must not be open at once
         self._connection = opened(self._path, _connect)
         self._file = file_id(self._path)
 
-    def _save(self, cursor: Cursor, streams: set[StreamName]) -> None:
+    def _save(self, cursor: Cursor, *lists: AbstractSet[StreamName]) -> None:
         execute = self._connection.execute
+        known, self._written = self._written, None
         execute("BEGIN IMMEDIATE")
         try:
-            before = {row[0] for row in execute("SELECT stream FROM todo")}
-            many = self._connection.executemany
-            many("DELETE FROM todo WHERE stream = ?", [(s,) for s in before - streams])
-            many("INSERT INTO todo VALUES (?)", [(s,) for s in streams - before])
+            if known is None:
+                known = [set(self._read(table)) for table in _TABLES]
+            for table, before, streams in zip(_TABLES, known, lists, strict=True):
+                many = self._connection.executemany
+                gone, new = before - streams, streams - before
+                many(f"DELETE FROM {table} WHERE stream = ?", [(s,) for s in gone])  # noqa: S608
+                many(f"INSERT INTO {table} VALUES (?)", [(s,) for s in new])  # noqa: S608
             execute(
                 "INSERT OR REPLACE INTO todo_cursor VALUES (1, ?, ?, ?)",
                 (cursor.epoch, cursor.position, cursor.leaf),
@@ -112,6 +149,7 @@ class TodoCheckpoint:
             if self._connection.in_transaction:
                 execute("ROLLBACK")
             raise
+        self._written = list(lists)
 
     def close(self) -> None:
         """Close the connection."""
@@ -125,10 +163,14 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
         database = sqlite_utils.Database(connection)
-        database.table("todo").create({"stream": str}, pk="stream", if_not_exists=True)
+        is_older = database["todo"].exists() and not database["todo_records"].exists()
+        for table in _TABLES:
+            database.table(table).create({"stream": str}, pk="stream", if_not_exists=True)
         database.table("todo_cursor").create(
             {"id": int, "epoch": int, "position": int, "leaf": bytes}, pk="id", if_not_exists=True
         )
+        if is_older:  # of a release that listed no records: every user is looked at once
+            connection.execute("DELETE FROM todo_cursor")
     except BaseException:
         connection.close()
         raise
@@ -145,10 +187,10 @@ class TodoList:
         log: LogReader,
         readers: Executor,
         checkpoint: TodoCheckpoint,
-        tell: Callable[[StreamName, UserState], bool],
+        tell: Callable[[StreamName, UserState], Open],
         others: Callable[[StreamName], None] = lambda _: None,
     ) -> None:
-        """`tell(stream, state)` arranges what is to be done and returns if anything is open.
+        """`tell(stream, state)` arranges what is to be done and returns what is open.
 
         `others(stream)` hears of streams that are no user's.
         """
@@ -158,7 +200,10 @@ class TodoList:
         self._readers = readers
         self._checkpoint = checkpoint
         self._tell = tell
-        self._open: set[StreamName] = set()
+        self._work: set[StreamName] = set()
+        self._records: set[StreamName] = set()
+        self._unseen: list[StreamName] = []
+        """Of those: the ones of which the checkpoint alone knows."""
         self._subscription: Subscription | None = None
         self._seen = Position(0)
         """Every stream mentioned up to here has been looked at."""
@@ -169,7 +214,12 @@ class TodoList:
 
     def __len__(self) -> int:
         """How many streams have open work."""
-        return len(self._open)
+        return len(self._work)
+
+    @property
+    def records(self) -> int:
+        """How many streams wait for the record of an activity and for nothing else."""
+        return len(self._records)
 
     @property
     def position(self) -> Position:
@@ -178,7 +228,11 @@ class TodoList:
 
     def streams(self) -> list[StreamName]:
         """Return the streams with open work now."""
-        return list(self._open)
+        return list(self._work)
+
+    def unrecorded(self) -> list[StreamName]:
+        """Return the streams that may have an activity that is not recorded."""
+        return [*self._records, *self._work]
 
     def committed(self, stream: StreamName, state: UserState, version: Version) -> None:
         """Look at a state that this process has just committed: the log will mention it again."""
@@ -187,31 +241,33 @@ class TodoList:
 
     def changed(self, stream: StreamName, state: UserState) -> None:
         """Look at a state that has just been read."""
-        was_open = stream in self._open
-        if self._tell(stream, state):
-            self._open.add(stream)
-        else:
-            self._open.discard(stream)
-        self._changed = self._changed or was_open != (stream in self._open)
+        told = self._tell(stream, state)
+        for streams, belongs in ((self._work, told == "work"), (self._records, told == "record")):
+            if belongs != (stream in streams):
+                self._changed = True
+                (streams.add if belongs else streams.discard)(stream)
 
     async def start(self) -> None:
-        """Load the checkpoint and everything open at it. The rest is `follow`'s."""
-        cursor, streams = self._checkpoint.load()
-        if cursor is not None:
+        """Load the checkpoint and all the work that is open at it. The rest is `follow`'s."""
+        listed = self._checkpoint.load()
+        if listed.cursor is not None:
             try:
-                self._log.verify_cursor(cursor)
+                self._log.verify_cursor(listed.cursor)
             except CursorMismatch as error:
                 _log.warning("TODO_REBUILT", reason=str(error))
-                cursor, streams = None, []
-        self._subscription = Subscription(self._log, after=cursor, page=PAGE)
+                listed = Listed(None, [], [])
+        self._subscription = Subscription(self._log, after=listed.cursor, page=PAGE)
         self._seen = self._subscription.position
-        await self._look_at_all(dict.fromkeys(streams, 0))
+        self._records.update(listed.records)
+        self._unseen = listed.records
+        await self._look_at_all(dict.fromkeys(listed.work, 0))
 
     async def follow(self) -> None:
         """Follow the log until cancelled. `save`, called now and then, keeps the place."""
         while True:
             try:
                 busy = await self._step()
+                busy = await self._look_at_unseen() or busy
             except CursorMismatch as error:
                 _log.warning("TODO_REBUILT", reason=str(error))
                 self._subscription = Subscription(self._log, page=PAGE)
@@ -229,21 +285,28 @@ class TodoList:
         if self._subscription is None:
             return
         position = self._seen
-        mark = (position, len(self._open))
+        mark = (position, len(self._work) + len(self._records))
         if not self._changed and mark == self._saved and self._checkpoint.is_in_place:
             return
         self._changed = False
         loop = asyncio.get_running_loop()
-        streams = set(self._open)
+        lists = (set(self._work), set(self._records))
         try:
-            await loop.run_in_executor(self._readers, self._write, position, streams)
+            await loop.run_in_executor(self._readers, self._write, position, *lists)
         except BaseException:
             self._changed = True
             raise
         self._saved = mark
 
-    def _write(self, position: Position, streams: set[StreamName]) -> None:
-        self._checkpoint.save(self._log.cursor_at(position), streams)
+    def _write(self, position: Position, *lists: set[StreamName]) -> None:
+        self._checkpoint.save(self._log.cursor_at(position), *lists)
+
+    async def _look_at_unseen(self) -> bool:
+        """Look at some that wait for a record since before this start; return if there were any."""
+        some = {stream: 0 for stream in self._unseen[:AT_A_TIME] if stream in self._records}
+        del self._unseen[:AT_A_TIME]
+        await self._look_at_each(some)
+        return bool(self._unseen)
 
     async def _step(self) -> bool:
         """Look at the streams that the next page of the log mentions; return if there was one."""
@@ -274,7 +337,10 @@ class TodoList:
         So a checkpoint that is taken meanwhile forgets none of them, and one that cannot be read
         now is left to recovery's next look without holding up the others.
         """
-        self._open.update(versions)
+        self._work.update(versions)
+        await self._look_at_each(versions)
+
+    async def _look_at_each(self, versions: Mapping[StreamName, int]) -> None:
         for stream, version in versions.items():
             try:
                 await self.look(stream, version)

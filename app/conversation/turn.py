@@ -20,6 +20,7 @@ from app.aggregates.answers import Claim, Claimed, Held
 from app.aggregates.open_work import Delivery, Run
 from app.aggregates.user import User
 from app.aggregates.user_state import UserState
+from app.conversation.activity import Activity
 from app.conversation.agenda import Agenda, holder_of
 from app.conversation.backoff import delay
 from app.conversation.breaker import Breaker
@@ -66,6 +67,7 @@ class Turns:
         users: Repository[User, UserState],
         provider: ModelProvider,
         delivering: Delivering,
+        activity: Activity,
         log: LogReader,
         readers: Executor,
         sealer: Sealer,
@@ -78,6 +80,7 @@ class Turns:
         self._users = users
         self._provider = provider
         self._delivering = delivering
+        self._activity = activity
         self._log = log
         self._readers = readers
         self._sealer = sealer
@@ -109,21 +112,28 @@ class Turns:
             breaker=self.breaker,
         )
         self.agenda = Agenda(
-            nodes, now=log.now, buffer=policy.buffer, delivery_due=delivering.due_at
+            nodes,
+            now=log.now,
+            buffer=policy.buffer,
+            delivery_due=delivering.due_at,
+            activity=policy.activity,
         )
         """When this node visits a stream."""
         self.counts: Counter[str] = Counter()
         """Claims and take-overs that were won, and that another node had made just before."""
 
     async def work(self, stream: StreamName) -> None:
-        """Visit a stream: at most one run, and all of its delivery."""
+        """Visit a stream: at most one run, all of its delivery, and a due activity."""
         user = await self._users.look(stream)
         state = user.state
         if user.read_only or self.agenda.is_held(state) or not self._nodes.may_work:
             return
         holder = holder_of(state)
         if holder is None:
-            await self._take(stream, state)
+            if self.agenda.is_activity_due(state):
+                await self._activity.record(stream)
+            if state.pending:
+                await self._take(stream, state)
         elif await self._hold(stream, holder):
             await self._go_on(stream)
 

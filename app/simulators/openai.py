@@ -128,6 +128,7 @@ class OpenAISimulator:
             ("GET", "/_sim/wait", self.wait),
             ("GET", "/_sim/latency", self.show_pace),
             ("POST", "/_sim/latency", self.set_pace),
+            ("POST", "/_sim/usage", self.set_totals),
             ("POST", "/_sim/conversations/{id}/lose", self.lose),
         ]
         return [
@@ -355,6 +356,11 @@ class OpenAISimulator:
         """`POST /_sim/latency {mean_ms, spread, bill_cancelled}`: from the next response on."""
         self.runs.pace = await read_json(request, Pace)
         return reply(self.runs.pace)
+
+    async def set_totals(self, request: Request) -> Response:
+        """`POST /_sim/usage [600, 150]`: the total tokens that the next responses report."""
+        self.runs.totals = await read_json(request, list[int])
+        return reply({"totals": self.runs.totals})
 
     async def lose(self, request: Request) -> Response:
         """`POST /_sim/conversations/{id}/lose`: it answers 404 from now on."""

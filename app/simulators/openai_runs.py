@@ -113,6 +113,8 @@ class Runs:
         self.pace = pace
         self._rng = rng
         self.live: dict[str, Run] = {}
+        self.totals: list[int] = []
+        """What the next responses report, if a test says so."""
         self._replays: OrderedDict[str, Run] = OrderedDict()
         self.changed = Pulse()
 
@@ -273,6 +275,9 @@ class Runs:
     def _bill(self, run: Run) -> None:
         sent = sum(map(item_tokens, run.items)) + tokens_of(run.body.instructions or "")
         usage = usage_of(run.context, sent, tokens_of(run.written))
+        if self.totals:
+            usage.total_tokens = self.totals.pop(0)
+            usage.input_tokens = usage.total_tokens - usage.output_tokens
         run.body.usage = usage
         self._state.bill(run.entry, usage)
 

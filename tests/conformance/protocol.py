@@ -15,6 +15,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, cast
 from app.aggregates import BufferPolicy, due_at
 from app.aggregates import events as e
 from app.aggregates.user_state import BLANK, UserState, evolve
+from app.conversation.activity import Activity
 from app.conversation.crash import CrashPoints
 from app.conversation.delivering import Delivering
 from app.conversation.kinds import CODEC, USERS
@@ -289,6 +290,7 @@ class Node:
             users=self.users,
             provider=cast("ModelProvider", hands),
             delivering=self.delivering,
+            activity=Activity(users=self.users, now=log.now, delay=POLICY.activity, crash=crash),
             log=log,
             readers=readers,
             sealer=sealer,

@@ -156,6 +156,17 @@ class Outside:
         """Let OpenAI take so long for an answer, from the next one on."""
         await self._post(self._openai, "/_sim/latency", {"mean_ms": mean_ms, "spread": 0.0})
 
+    async def report(self, *totals: int) -> None:
+        """Let OpenAI report so many tokens for its next answers."""
+        await self._post(self._openai, "/_sim/usage", list(totals))
+
+    async def conversation(self) -> str:
+        """Make a conversation at OpenAI, as an operator might; return its id."""
+        made = await self._openai.post(
+            "/v1/conversations", json={}, headers={"authorization": "Bearer test"}
+        )
+        return str(made.json()["id"])
+
     async def openai_waits(self, query: str) -> Json:
         """Wait for `active=N`, `billed=N` or `idle=1` at OpenAI."""
         seen = await self._get(self._openai, f"/_sim/wait?{query}&timeout={PATIENCE}")

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import httpx2
@@ -179,6 +179,12 @@ class Server:
         while found := await self.judge():
             assert loop.time() < deadline, "\n".join([*found, *self.technical_log()])
             await asyncio.to_thread(self._wait_for_news)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Return as soon as a condition holds; fail if it never does."""
+        async with asyncio.timeout(PATIENCE):
+            while not condition():
+                await asyncio.to_thread(self._wait_for_news)
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[asyncio.StreamReader]:

@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 
 from app.aggregates.user import User
 from app.aggregates.user_state import UserState
+from app.conversation.agenda import Open
 from app.conversation.repository import Repository
 from app.conversation.todo import TodoCheckpoint, TodoList
 from eventstore.errors import LogUnavailable
@@ -54,9 +55,11 @@ class Process:
             stream, cast("UserState", state), version
         )
 
-    def _tell(self, stream: StreamName, state: UserState) -> bool:
+    def _tell(self, stream: StreamName, state: UserState) -> Open:
         self.told.append(stream)
-        return bool(state) and cast("Notes", state)[-1] == "open"
+        notes = cast("Notes", state)
+        last = notes[-1] if notes else "closed"
+        return "work" if last == "open" else "record" if last == "quiet" else "nothing"
 
     @property
     def open(self) -> set[StreamName]:
@@ -284,10 +287,47 @@ async def test_a_checkpoint_lost_while_running_is_written_again_whole(
     await first.todo.save()
     house.die(first)
     checkpoint = TodoCheckpoint(house.path)
-    cursor, streams = checkpoint.load()
+    listed = checkpoint.load()
     checkpoint.close()
-    assert cursor is not None
-    assert set(streams) == house.really_open()
+    assert listed.cursor is not None
+    assert set(listed.work) == house.really_open()
+
+
+async def test_what_waits_for_a_record_alone_is_kept_apart_and_looked_at_after_the_start(
+    house: House,
+) -> None:
+    first = await house.start()
+    await first.shelf.record(ANA, note("open"))
+    await first.shelf.record(BEN, note("quiet"))
+    assert (len(first.todo), first.todo.records) == (1, 1)
+    await first.follow()
+    await first.todo.save()
+    house.die(first)
+    second = await house.start()
+    assert second.told == [ANA], "nobody waits for a record: the start does not"
+    assert set(second.todo.unrecorded()) == {ANA, BEN}
+    await second.todo.save()  # it must not forget those that were not looked at yet
+    await second.todo._look_at_unseen()
+    assert second.told == [ANA, BEN]
+    await second.shelf.record(BEN, note("closed"))
+    assert second.todo.records == 0
+    await second.follow()
+    await second.todo.save()
+    house.die(second)
+    assert (await house.start()).todo.unrecorded() == [ANA]
+
+
+async def test_a_list_of_a_release_that_knew_no_records_is_made_again(house: House) -> None:
+    first = await house.start()
+    await first.shelf.record(ANA, note("quiet"))
+    await first.follow()
+    await first.todo.save()
+    house.die(first)
+    with sqlite3.connect(house.path) as older:
+        older.execute("DROP TABLE todo_records")
+    second = await house.start()
+    await second.follow()
+    assert second.todo.unrecorded() == [ANA]
 
 
 @pytest.mark.parametrize("seed", range(6))
