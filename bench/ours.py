@@ -20,20 +20,32 @@ from app.conversation.repository import Repository
 from bench.datasets import WORKING_SET, DataSet
 from bench.people import EVENTS_PER_TURN, TurnMaker, open_keyring, working_set
 from eventstore.sqlite import SQLiteLog
+from eventstore.store import LogStore
 from eventstore.writer import Writer
 
 
 class OurLog:
     """Takes bench turns through the user aggregate. A context manager."""
 
-    def __init__(self, data: DataSet) -> None:
-        """Open the files of a data set that may be written to."""
-        self.log = SQLiteLog(data.directory / "log.db", server=True)
+    def __init__(
+        self,
+        data: DataSet,
+        *,
+        log: LogStore | None = None,
+        seed: int = 7,
+    ) -> None:
+        """Open the files of a data set that may be written to, or take `log`, which is closed.
+
+        Who writes to the same log at the same time needs a `seed` of its own.
+        """
+        self.turns = 0
+        """Taken so far, those of warming up included."""
+        self.log: LogStore = log or SQLiteLog(data.directory / "log.db", server=True)
         self.keyring = open_keyring(data.directory)
         self.people = working_set(data.people, WORKING_SET)
         self._writer = Writer(self.log)
         self._readers = ThreadPoolExecutor(4)
-        self._maker = TurnMaker(self.keyring, seed=7)
+        self._maker = TurnMaker(self.keyring, seed=seed)
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         self._users: Repository[User, UserState] = Repository(
             USERS, log=self.log, writer=self._writer, readers=self._readers
@@ -48,6 +60,7 @@ class OurLog:
         work = [self._caller(caller, callers, share) for caller in range(callers)]
         start = time.perf_counter()
         await asyncio.gather(*work)
+        self.turns += share * callers
         return share * callers * EVENTS_PER_TURN / (time.perf_counter() - start)
 
     async def _caller(self, caller: int, callers: int, turns: int) -> None:

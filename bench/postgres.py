@@ -8,15 +8,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Final
 
+import psycopg
+
+from app.demo.postgres_home import PostgresFailed
+from bench.datasets import DataSet
 from bench.measuring import PeerMissing
+from eventstore.migrate import move
+from eventstore.migrate_postgres import PostgresTarget
+from eventstore.migrate_sqlite import SqliteSource
 
 if TYPE_CHECKING:
     from tests.postgres import Databases
 
-_USUAL = {"shared_buffers": "128MB", "max_wal_size": "1GB"}
+SCHEMA: Final = "bot_default"
+_USUAL: Final = {"shared_buffers": "128MB", "max_wal_size": "1GB"}
 
 
 @contextmanager
@@ -32,8 +40,38 @@ def databases() -> Iterator[Databases]:
         msg = f"no PostgreSQL here: {error.name} is missing (make setup installs it)"
         raise PeerMissing(msg) from None
     url = os.environ.get("HILO_BENCH_POSTGRES_URL")
-    server = Databases(url) if url else PostgresServer({**DURABLE, **_USUAL})
+    try:
+        if url:
+            psycopg.connect(url, connect_timeout=5).close()
+        server = Databases(url) if url else PostgresServer({**DURABLE, **_USUAL})
+    except (psycopg.Error, PostgresFailed, OSError) as error:
+        msg = f"no PostgreSQL here: {str(error).strip() or type(error).__name__}"
+        raise PeerMissing(msg) from error
     try:
         yield server
     finally:
         server.close()
+
+
+def library_settings(url: str) -> dict[str, str]:
+    """The settings that put the `eventsourcing` library on a database of `databases`."""
+    from tests.postgres import library_settings as settings_of  # noqa: PLC0415 - as above
+
+    return settings_of(url)
+
+
+@contextmanager
+def moved(server: Databases, data: DataSet) -> Iterator[str]:
+    """A new database with the log of a data set in `SCHEMA`, dropped in the end; yield its URL.
+
+    The keys stay where they are.
+    """
+    url = server.database()
+    try:
+        source = SqliteSource(data.directory / "log.db")
+        target = PostgresTarget(url, SCHEMA, dead_seconds=0)
+        with closing(source), closing(target):
+            move(source, target, lambda _what, _done, _total: None, before_use=lambda: None)
+        yield url
+    finally:
+        server.drop(url)

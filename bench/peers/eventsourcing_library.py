@@ -1,17 +1,17 @@
 """The `eventsourcing` library as its documentation shows it: an application, an aggregate, `save`.
 
 Its aggregate cache is on, it writes to a SQLite file in WAL mode with SQLite's default
-`synchronous=FULL`, and saves once a turn. Texts come in sealed by the same sealer as ours, as text
-(its default transcoder is JSON): its own cipher encrypts all five states of a turn and is slower.
-Calls are made one after the other, which is when it is fastest: its SQLite writers exclude each
-other, and 64 threads get less done than one.
+`synchronous=FULL`, or to PostgreSQL with its defaults, and saves once a turn. Texts come in sealed
+by the same sealer as ours, as text (its default transcoder is JSON): its own cipher encrypts all
+five states of a turn and is slower. Calls are made one after the other, which is when it is
+fastest: its writers exclude each other, and 64 threads get less done than one.
 """
 
 # ruff: noqa: ARG002 - arguments of a decorated method become fields of its event
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -24,7 +24,9 @@ from bench.people import Exchange, Person, TurnMaker
 from eventstore.sealing import Sealed
 
 CACHE: Final = 2000
-_ROWS_A_COMMIT: Final = 2500
+ROWS_A_COMMIT: Final = 2500
+FEW_ROWS_A_COMMIT: Final = 200
+"""Longer pipelines of its PostgreSQL recorder never come to an end."""
 
 
 class Conversation(Aggregate):
@@ -109,7 +111,7 @@ def history_of(
     maker: TurnMaker,
     events: int,
     *,
-    rows_a_commit: int = _ROWS_A_COMMIT,
+    rows_a_commit: int = ROWS_A_COMMIT,
 ) -> list[UUID]:
     """Give the people `events` events in bulk, through the library's mapper and recorder.
 
@@ -134,12 +136,15 @@ def history_of(
     return [conversation.id for conversation in known]
 
 
-def open_application(path: Path) -> Conversations:
+def on_sqlite(path: Path) -> Conversations:
     """The application over a SQLite file, with the cache that its documentation describes."""
-    return Conversations(
-        env={
-            "PERSISTENCE_MODULE": "eventsourcing.sqlite",
-            "SQLITE_DBNAME": str(path),
-            "AGGREGATE_CACHE_MAXSIZE": str(CACHE),
-        }
-    )
+    return _open({"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": str(path)})
+
+
+def on_postgres(settings: Mapping[str, str]) -> Conversations:
+    """The same over PostgreSQL; `settings` say where it is."""
+    return _open({"PERSISTENCE_MODULE": "eventsourcing.postgres", **settings})
+
+
+def _open(environment: dict[str, str]) -> Conversations:
+    return Conversations(env=environment | {"AGGREGATE_CACHE_MAXSIZE": str(CACHE)})

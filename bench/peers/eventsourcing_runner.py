@@ -20,12 +20,11 @@ from eventsourcing.persistence import Tracking
 from eventsourcing.popo import POPOTrackingRecorder
 from eventsourcing.projection import Projection, ProjectionRunner
 
-from bench.peers.eventsourcing_library import Conversations, history_of
+from bench.peers.eventsourcing_library import FEW_ROWS_A_COMMIT, Conversations, history_of
 from bench.people import TurnMaker, open_keyring, register
 
 _PATIENCE: Final = 600
 _USERS_SHARE: Final = 20
-_ROWS_A_COMMIT: Final = 200
 
 
 class MemoryView(POPOTrackingRecorder):
@@ -80,8 +79,7 @@ class Runner:
         try:
             people = register(keyring, max(1, events // _USERS_SHARE))
             maker = TurnMaker(keyring)
-            # Longer pipelines of its PostgreSQL recorder never come to an end.
-            history_of(application, people, maker, events, rows_a_commit=_ROWS_A_COMMIT)
+            history_of(application, people, maker, events, rows_a_commit=FEW_ROWS_A_COMMIT)
             self.events: int = application.recorder.max_notification_id() or 0
         finally:
             application.close()

@@ -7,7 +7,17 @@ from typing import Final
 
 from bench.measuring import Row
 from bench.plan import Plan
-from bench.rows import appending, migrating, nodes, projecting, reading, turn, webhook
+from bench.rows import (
+    appending,
+    migrating,
+    nodes,
+    pg_appending,
+    pg_reading,
+    projecting,
+    reading,
+    turn,
+    webhook,
+)
 
 Measure = Callable[[Plan], Sequence[Row]]
 
@@ -23,6 +33,9 @@ ROWS: Final[Mapping[str, Measure]] = {
     "cold-load": reading.cold_load,
     "turn": turn.overhead,
     "disk": appending.bytes_on_disk,
+    "pg-append-64": pg_appending.many_callers,
+    "pg-append-4p": pg_appending.many_processes,
+    "pg-rebuild": pg_reading.rebuilding,
     "nodes": nodes.second_node,
     "claims": nodes.lost_claims,
     "takeover": nodes.take_over,

@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final
-from uuid import UUID
 
 from app.aggregates.user_state import BLANK, UserState
 from bench.datasets import DataSet, append_history, decided, thousands
 from bench.measuring import Row, compare, interleaved, limit
 from bench.ours import OurLog
-from bench.peers.eventsourcing_library import Conversations, history_of, open_application
+from bench.peers.eventsourcing_library import on_sqlite
+from bench.peers.library_turns import Library
 from bench.peers.raw_sqlite import RawLog
 from bench.peers.raw_sqlite import Row as RawRow
-from bench.people import EVENTS_PER_TURN, Person, TurnMaker, open_keyring, working_set
+from bench.people import EVENTS_PER_TURN, TurnMaker, open_keyring, working_set
 from bench.plan import Plan
 from eventstore.sqlite import SQLiteLog
 from eventstore.types import Append, Epoch, StreamName
@@ -36,7 +36,8 @@ def _many_callers(plan: Plan, data: DataSet) -> Row:
     turns, theirs = plan.work(6400, least=MANY), plan.work(1000, least=10)
     with ExitStack() as stack:
         ours = stack.enter_context(OurLog(plan.sets.copy(data)))
-        peer = stack.enter_context(closing(Library(plan, data, ours)))
+        library = on_sqlite(plan.sets.scratch("library.db"))
+        peer = stack.enter_context(closing(Library(library, plan, data, ours)))
         ours.warm_up()
         peer.take_turns(plan.work(1000, least=10))
         rounds = interleaved(
@@ -54,39 +55,6 @@ def _many_callers(plan: Plan, data: DataSet) -> Row:
         data_set=data.name,
         goal=45_000 if data.events else None,
     )
-
-
-class Library:
-    """The `eventsourcing` application with the same past and the same people."""
-
-    def __init__(self, plan: Plan, data: DataSet, ours: OurLog) -> None:
-        """Give it a past as long as the data set's."""
-        self._maker = TurnMaker(ours.keyring, seed=11)
-        path = plan.sets.scratch("library.db")
-        if data.events:
-            plan.say(f"building the library's log of {thousands(data.events)} events …")
-        self._application: Conversations = open_application(path)
-        past = history_of(self._application, data.people, self._maker, data.events)
-        everybody = dict(zip((p.phone for p in data.people), past, strict=True))
-        self._people: list[tuple[Person, UUID]] = [
-            (person, everybody[person.phone]) for person in ours.people
-        ]
-        if not data.events:
-            self._people = [(p, self._application.begin(p.pseudonym)) for p in ours.people]
-        self._next = itertools.cycle(self._people)
-        for _, known in self._people:
-            self._application.repository.get(known)  # into its cache
-
-    def take_turns(self, turns: int) -> float:
-        """Take so many turns, one after the other; return events per second."""
-        start = time.perf_counter()
-        for person, known in itertools.islice(self._next, turns):
-            self._application.take_turn(known, self._maker.exchange(person))
-        return turns * EVENTS_PER_TURN / (time.perf_counter() - start)
-
-    def close(self) -> None:
-        """Close its files."""
-        self._application.close()
 
 
 def one_caller(plan: Plan) -> list[Row]:

@@ -15,11 +15,10 @@ from bench.ours import OurLog
 from bench.peers.eventsourcing_runner import Runner
 from bench.people import EVENTS_PER_TURN
 from bench.plan import Plan
-from bench.postgres import databases
+from bench.postgres import databases, library_settings
 from bench.rows.reading import no_collection
 from eventstore.sqlite import SQLiteLog
 from eventstore.types import Position
-from tests.postgres import library_settings
 
 LEAST: Final = 100_000.0
 PEER_EVENTS: Final = 50_000
