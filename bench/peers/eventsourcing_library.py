@@ -3,8 +3,8 @@
 Its aggregate cache is on, it writes to a SQLite file in WAL mode with SQLite's default
 `synchronous=FULL`, or to PostgreSQL with its defaults, and saves once a turn. Texts come in sealed
 by the same sealer as ours, as text (its default transcoder is JSON): its own cipher encrypts all
-five states of a turn and is slower. Calls are made one after the other, which is when it is
-fastest: its writers exclude each other, and 64 threads get less done than one.
+five states of a turn and is slower. Calls are made by as many threads as it is fastest with: its
+writers exclude each other, so that is one on SQLite and four on PostgreSQL; 64 get less done.
 """
 
 # ruff: noqa: ARG002 - arguments of a decorated method become fields of its event

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 from bench.datasets import DataSet, thousands
@@ -43,12 +45,19 @@ class Library:
         for _, known in self._people:
             application.repository.get(known)  # into its cache
 
-    def take_turns(self, turns: int) -> float:
-        """Take so many turns, one after the other; return events per second."""
-        start = time.perf_counter()
-        for person, known in itertools.islice(self._next, turns):
+    def take_turns(self, turns: int, *, callers: int = 1) -> float:
+        """Take so many turns, shared out among so many threads; return events per second."""
+        work = list(itertools.islice(self._next, turns))
+        shares = [work[first::callers] for first in range(callers)]
+        with ThreadPoolExecutor(callers) as threads:
+            start = time.perf_counter()
+            for _ in threads.map(self._take, shares):
+                pass
+            return turns * EVENTS_PER_TURN / (time.perf_counter() - start)
+
+    def _take(self, share: Sequence[tuple[Person, UUID]]) -> None:
+        for person, known in share:
             self._application.take_turn(known, self._maker.exchange(person))
-        return turns * EVENTS_PER_TURN / (time.perf_counter() - start)
 
     def close(self) -> None:
         """Close what it writes to."""
