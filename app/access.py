@@ -115,8 +115,13 @@ class KeyTable:
     def any(self) -> bool:
         """Tell whether there is a key that is not revoked. Raises `LogUnavailable`."""
         self._refresh()
-        now = self._now()
-        return any(key.is_good(now) for key in self._by_id.values())
+        return any(key.revoked_at is None for key in self._by_id.values())
+
+    def is_good(self, key_id: str) -> bool:
+        """Tell whether the key of an id still opens anything. Raises `LogUnavailable`."""
+        self._refresh()
+        key = self._by_id.get(key_id)
+        return key is not None and key.is_good(self._now())
 
     def find(self, token: str) -> AccessKey | None:
         """Return the good key that a bearer token is, or None. Raises `LogUnavailable`."""

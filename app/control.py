@@ -32,15 +32,22 @@ CODEC: Final = Codec(CONTROL_EVENTS)
 _ATTEMPTS: Final = 50
 
 
-def acted(
-    installation: Settings, action: str, *, bot: str, why: str = "", about: tuple[str, ...] = ()
+def acted(  # noqa: PLR0913 - what of what, who answers for it and why
+    installation: Settings,
+    action: str,
+    *,
+    bot: str,
+    why: str = "",
+    about: tuple[str, ...] = (),
+    by: str | None = None,
 ) -> str:
-    """Record what the operator at this terminal asks for, before it is done; return who that is.
+    """Record what an operator asks for, before it is done; return who that is.
 
-    Durable on return. `about` must not name people but by pseudonyms. Raises `LogUnavailable` if
-    it cannot be recorded: then it is not to be done.
+    Who sits at this terminal, unless `by` names somebody else (the key of a request). Durable on
+    return. `about` must not name people but by pseudonyms. Raises `LogUnavailable` if it cannot be
+    recorded: then it is not to be done.
     """
-    by = f"{operator()}@{socket.gethostname()}"
+    by = by or f"{operator()}@{socket.gethostname()}"
     event = OperatorActed(action=action, by=by, bot=bot, why=why, about=about)
     _decide(installation, stream_of(bot), lambda control: control.acted(event))
     return by

@@ -18,26 +18,15 @@ from types import TracebackType
 from typing import Final, Self
 
 from app import logs, stores
-from app.aggregates.cleanup_events import CLEANUP_EVENTS
-from app.aggregates.events import USER_EVENTS
-from app.aggregates.gateway_events import GATEWAY_EVENTS
-from app.aggregates.job_events import JOB_EVENTS
+from app.aggregates.catalogue import EVENT_CLASSES
 from app.settings import Settings
-from eventstore.codec import Codec, Event
+from eventstore.codec import Codec
 from eventstore.keyring import Handle, Keyring
 from eventstore.sealing import Sealer
 from eventstore.store import LogStore
 from eventstore.types import StreamName
 
 USER_PREFIX: Final = "user/"
-EVENT_CLASSES: Final[tuple[type[Event], ...]] = (
-    *USER_EVENTS,
-    *GATEWAY_EVENTS,
-    *JOB_EVENTS,
-    *CLEANUP_EVENTS,
-)
-"""Every class of event that this release knows, in whatever stream."""
-
 _PSEUDONYM: Final = re.compile(r"[a-z2-7]{20}")
 _BEGINNING: Final = re.compile(r"(?=.*[a-z])[a-z2-7]{6,19}")
 """Of a pseudonym. Never digits alone, which are a number."""

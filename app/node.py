@@ -21,6 +21,7 @@ from app.access import KeyTable
 from app.api.callers import Gate
 from app.api.desks import Desks, Take
 from app.api.ingress import WebhookIngress
+from app.api.rates import Rates
 from app.api.server import BotReadiness, Numbers, Readiness, create_app
 from app.bootstrap import RELEASE, Bot, open_bot, open_outside
 from app.conversation.facts import Delivery
@@ -183,7 +184,7 @@ def door(settings: Settings, seats: Sequence[Seat]) -> WebhookIngress:
     `settings` are the node's. Raises ValueError as `Desks` does.
     """
     outcomes: Counter[str] = Counter()
-    gate = Gate(KeyTable(settings))
+    gate = Gate(KeyTable(settings), Rates(settings.key_rate, settings.key_burst))
 
     def numbers() -> Numbers:
         bots = {seat.bot: seat.running.numbers() for seat in seats if seat.running is not None}

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+import structlog
+
+from app import control
+from app.aggregates.catalogue import EVENT_CLASSES
 from app.bootstrap import Bot
-from app.installation import EVENT_CLASSES
 from app.projections import Views
+from app.projections.bulk import worker_command
 from app.projections.pasts import Pasts
+from app.projections.skipping import SkipLedger
+from app.skips import ControlLedger
 from eventstore.codec import Codec
 from eventstore.keyring import Handle
 from eventstore.sealing import Sealer
 from eventstore.store import LogReader
 from eventstore.types import Position
 
+_log = structlog.get_logger(__name__)
 _CODEC: Final = Codec(EVENT_CLASSES)
 LOOK_SECONDS: Final = 0.5
 """How soon what another node commits is noticed by those who follow the log."""
@@ -29,6 +37,9 @@ class RunningBot:
         """Read what `bot` has open."""
         self._bot = bot
         self._pasts = Pasts(bot.settings.bot_directory)
+        self.leaving = False
+        """Whether the node is about to stop."""
+        self._rebuild: asyncio.Task[None] | None = None
         self.readers = ThreadPoolExecutor(READERS, thread_name_prefix="hilo-api")
 
     @property
@@ -60,6 +71,27 @@ class RunningBot:
         """Return read models as of a position; they stay open for a while."""
         return await self._pasts.views(position, models)
 
+    @property
+    def rebuilding(self) -> bool:
+        """Whether a rebuild that somebody asked for here is under way."""
+        return self._rebuild is not None and not self._rebuild.done()
+
+    async def rebuild(self, model: str) -> bool:
+        """Start to make a read model anew, beside this process; False if one is being made."""
+        if self.rebuilding:
+            return False
+        command = worker_command(self._bot.settings.bot_directory, "rebuild", [model])
+        self._rebuild = asyncio.ensure_future(_rebuilt(model, command))
+        return True
+
+    def acted(self, action: str, *, by: str, why: str, about: tuple[str, ...]) -> None:
+        """Record what an operator is going to do. Raises `LogUnavailable`."""
+        control.acted(self._bot.settings, action, bot=self.name, why=why, about=about, by=by)
+
+    def ledger(self, by: str) -> SkipLedger:
+        """Return where skipped events are recorded, as somebody's act."""
+        return ControlLedger(self._bot.settings, self.name, by=by)
+
     async def news(self) -> None:
         """Return when the log goes on, or soon."""
         await self._bot.news.wait(LOOK_SECONDS)
@@ -69,6 +101,26 @@ class RunningBot:
         return self._bot.keyring.handles_of(pseudonym)
 
     async def close(self) -> None:
-        """Let go of the past, and of the threads."""
+        """Let go of the past, of the threads, and of a rebuild: the next one goes on there."""
+        self.leaving = True
+        if self._rebuild is not None:
+            self._rebuild.cancel()
+            await asyncio.gather(self._rebuild, return_exceptions=True)
         await self._pasts.close()
         self.readers.shutdown(wait=False, cancel_futures=True)
+
+
+async def _rebuilt(model: str, command: list[str]) -> None:
+    child = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        code = await child.wait()
+    except asyncio.CancelledError:
+        child.terminate()
+        await child.wait()
+        raise
+    _log.info("PROJECTION_REBUILT", model=model, exit_code=code)

@@ -195,7 +195,12 @@ async def _listen(
         timeout_graceful_shutdown=15,
     )
     server = Server(config)
-    stop.from_now_on(server, running=lambda: _running(seats), hurry=lambda: _hurry(seats))
+    stop.from_now_on(
+        server,
+        running=lambda: _running(seats),
+        hurry=lambda: _hurry(seats),
+        leave=lambda: _leave(seats),
+    )
     port: int = listener.getsockname()[1]
     announcing = asyncio.ensure_future(_announce(settings, server, seats, port))
     try:
@@ -215,6 +220,12 @@ def _running(seats: Sequence[Seat]) -> int:
 def _hurry(seats: Sequence[Seat]) -> None:
     for seat in seats:
         seat.hurry()
+
+
+def _leave(seats: Sequence[Seat]) -> None:
+    for seat in seats:
+        if seat.reads is not None:
+            seat.reads.leaving = True
 
 
 def _bind(settings: Settings) -> socket.socket:

@@ -100,6 +100,8 @@ class Settings(BaseSettings):
     )
     channel: str = Field("", description="Whapi channel id of the bot; empty: any channel")
     max_body: int = Field(_MIB, ge=1024, description="largest webhook body, bytes")
+    key_rate: float = Field(50.0, ge=0, description="API requests a second of one key; 0: any")
+    key_burst: int = Field(200, ge=1, description="API requests of one key that may come at once")
     queue: int = Field(10_000, ge=1, description="appends that may wait; then 503")
 
     # -- the turn ------------------------------------------------------------------------------

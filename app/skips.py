@@ -24,15 +24,19 @@ ACTION: Final = "projections skip"
 class ControlLedger:
     """The skips of one bot's read models: a `SkipLedger`."""
 
-    def __init__(self, installation: Settings, bot: str) -> None:
-        """Use the control log of an installation; nothing is opened before it is needed."""
+    def __init__(self, installation: Settings, bot: str, *, by: str | None = None) -> None:
+        """Use the control log of an installation; nothing is opened before it is needed.
+
+        `by` names who skips, where it is not who sits at this terminal.
+        """
+        self._by = by
         self._installation = installation
         self._bot = bot
 
     def record(self, skip: Skip) -> None:
-        """Record a skip as the act of who sits at this terminal. Raises `LogUnavailable`."""
+        """Record a skip as somebody's act. Raises `LogUnavailable`."""
         about = (skip.model, str(skip.position), skip.leaf.hex())
-        acted(self._installation, ACTION, bot=self._bot, why=skip.why, about=about)
+        acted(self._installation, ACTION, bot=self._bot, why=skip.why, about=about, by=self._by)
 
     def recorded(self) -> Sequence[Skip]:
         """Return every skip, oldest first. Raises `LogUnavailable`."""

@@ -42,6 +42,7 @@ class Stop:
         self._server: Server | None = None
         self._running: Callable[[], int] = int
         self._hurry: Callable[[], None] = _nothing
+        self._leave: Callable[[], None] = _nothing
 
     def ask(self) -> None:
         """Stop. Called for each signal."""
@@ -53,19 +54,27 @@ class Stop:
         self.asked = True
 
     def from_now_on(
-        self, server: Server, *, running: Callable[[], int], hurry: Callable[[], None]
+        self,
+        server: Server,
+        *,
+        running: Callable[[], int],
+        hurry: Callable[[], None],
+        leave: Callable[[], None] = lambda: None,
     ) -> None:
         """Let signals stop `server`; one that came before, too.
 
-        `running` tells how many turns are at work, and `hurry` ends the waiting for them.
+        `running` tells how many turns are at work, `hurry` ends the waiting for them, and `leave`
+        ends answers that have no end of their own.
         """
         self._server, self._running, self._hurry = server, running, hurry
+        self._leave = leave
         if self.asked:
             self._stop(server)
 
     def _stop(self, server: Server) -> None:
         if not server.should_exit:
             say(f"Stopping: no more webhooks are taken. {_waiting_for(self._running())}")
+            self._leave()
         elif not server.force_exit:
             say("Stopping now: turns at work are cancelled and go on at the next start.")
             self._hurry()

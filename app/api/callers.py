@@ -1,12 +1,13 @@
 """Who asks, and what they may: roles, rights, and the refusal of everybody else (H4).
 
-A bearer key has one role. While no key is good, only this machine is served, as everything: that is
-how one starts, and it says so. As soon as there is one, everybody needs one.
+A bearer key has one role. While there is no key, only this machine is served, as everything: that
+is how one starts, and it says so. As soon as there is one, everybody needs one, also when it has
+expired: an installation never opens by itself.
 """
 
 from __future__ import annotations
 
-import ipaddress
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Annotated, Final, Literal, Protocol
@@ -18,7 +19,9 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from app.aggregates.access import AccessKey, Role
+from app.api.nearness import is_near
 from app.api.problem import Problem, ProblemError
+from app.api.rates import Rates
 from eventstore.errors import EventStoreError
 
 _log = structlog.get_logger(__name__)
@@ -63,7 +66,10 @@ class Keys(Protocol):
     """The keys, as they are now. May wait for a disk."""
 
     def any(self) -> bool:
-        """Tell whether any key is good."""
+        """Tell whether there is a key that is not revoked."""
+
+    def is_good(self, key_id: str) -> bool:
+        """Tell whether the key of an id still opens anything."""
 
     def find(self, token: str) -> AccessKey | None:
         """Return the good key that a token is."""
@@ -75,13 +81,14 @@ class Keys(Protocol):
 class Gate:
     """Lets callers in. Counts whom it refuses, by reason."""
 
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Keys, rates: Rates | None = None) -> None:
+        """Ask `keys`; without `rates` each may ask as often as it likes."""
         self._keys = keys
-        self._seen: set[str] = set()
+        self._rates = rates or Rates(0, 1)
         self.refused: Counter[str] = Counter()
 
     async def caller(self, request: Request) -> Caller:
-        """Return who asks. Raises `ProblemError` 401, or 503 while nobody can tell."""
+        """Return who asks. Raises `ProblemError` 401, 429, or 503 while nobody can tell."""
         given = request.headers.get("authorization")
         scheme, _, token = (given or "").partition(" ")
         try:
@@ -92,7 +99,20 @@ class Gate:
             raise ProblemError(_CANNOT_TELL, headers={"retry-after": "5"}) from None
         if key is None:
             raise self.refuse("no_key" if given is None else "wrong_key", _NO_KEY, _CHALLENGE)
+        if seconds := self._rates.wait(key.id):
+            later = {"retry-after": str(math.ceil(seconds))}
+            refusal = self.refuse("too_often", _TOO_OFTEN, later)
+            raise refusal
         return Caller(key.id, key.role, key.bot)
+
+    async def holds(self, caller: Caller) -> bool:
+        """Tell whether somebody who came in may stay: a key may have been revoked meanwhile."""
+        try:
+            if caller.role == "local":
+                return not await to_thread.run_sync(self._keys.any)
+            return await to_thread.run_sync(self._keys.is_good, caller.key)
+        except EventStoreError:
+            return False
 
     def refuse(
         self, reason: str, problem: Problem, headers: dict[str, str] | None = None
@@ -113,12 +133,7 @@ class Gate:
         return key
 
     def _is_open_to(self, request: Request) -> bool:
-        host = request.client.host if request.client else ""
-        try:
-            here = ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            here = False
-        return here and "x-forwarded-for" not in request.headers and not self._keys.any()
+        return is_near(request) and not self._keys.any()
 
 
 _CHALLENGE: Final = {"www-authenticate": 'Bearer realm="hilo"'}
@@ -134,6 +149,12 @@ _CANNOT_TELL: Final = Problem(
     title="Nobody can tell now whose keys are good",
     status=503,
     detail="The control log cannot be read. Try again after Retry-After seconds.",
+)
+_TOO_OFTEN: Final = Problem(
+    type="/problems/too-often",
+    title="This key asks too often",
+    status=429,
+    detail="Ask again after Retry-After seconds; HILO_KEY_RATE and HILO_KEY_BURST set how often.",
 )
 _NO_RIGHT: Final = Problem(
     type="/problems/no-right",
@@ -152,10 +173,28 @@ def needs(right: Right) -> Callable[[Request], Caller]:
         if not caller.may(right):
             refusal = gate.refuse("no_right", _NO_RIGHT)
             raise refusal
+        _refuse_unknown(request)
         return caller
 
     allowed.right = right  # type: ignore[attr-defined]
     return allowed  # type: ignore[return-value]
+
+
+def _refuse_unknown(request: Request) -> None:
+    """Raise `ProblemError` for a parameter that the route has not.
+
+    Whoever asks `?as_of=` where nothing looks at it would take the present for the past.
+    """
+    known = {field.alias for field in request.scope["route"].dependant.query_params}
+    if request.query_params.keys() <= known:
+        return
+    problem = Problem(
+        type="/problems/invalid-request",
+        title="There is no such parameter here",
+        status=422,
+        detail=f"This is asked with {', '.join(sorted(known)) or 'none at all'}.",
+    )
+    raise ProblemError(problem)
 
 
 def rights_of(route: object) -> Sequence[Right]:

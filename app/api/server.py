@@ -17,9 +17,10 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
+from app.api.bounds import BoundedBodies
 from app.api.callers import Gate
 from app.api.problem import CONTENT_TYPE, Problem, register_problems
-from app.api.v1 import events, fleet, stream, users
+from app.api.v1 import events, fleet, operating, stream, users
 from app.api.v1.reading import BotReads
 from app.api.v1.showing import SCHEMAS
 
@@ -152,9 +153,10 @@ def create_app(
     async def metrics() -> Response:
         return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
 
-    app.state.bots, app.state.gate, app.state.streams = bots, gate, set()
+    app.state.bots, app.state.gate, app.state.streams = bots, gate, {}
     app.add_middleware(GZipMiddleware, minimum_size=1000)
-    for router in (stream.router, events.router, users.router, fleet.router):
+    app.add_middleware(BoundedBodies)
+    for router in (stream.router, events.router, users.router, fleet.router, operating.router):
         app.include_router(router)
     plain = app.openapi
     app.openapi = lambda: _with_schemas(plain())  # type: ignore[method-assign]

@@ -18,6 +18,9 @@ from app.api.corked import CorkedProtocol
 from app.api.ingress import OK_HEADERS, ONE_RECEIVED, PATH, Headers, WebhookIngress
 
 _URL = PATH.encode()
+MOST_HEAD = 512 * 1024
+"""Bytes in which a request's head has to end; uvicorn would keep any number. What was read together
+with the end of the request before it counts, too."""
 _NOT_THERE = {"method": "POST", "path": PATH, "raw_path": _URL, "query_string": b""}
 """What a scope still lacks when the headers are complete."""
 
@@ -34,16 +37,29 @@ class ShortWayProtocol(CorkedProtocol):
         self._held = False
         """A request is being read whose ASGI task may not be needed."""
         self._body = b""
+        self._in_head = False
+        self._head_bytes = 0
 
     def data_received(self, data: bytes) -> None:
         """Read; a request that is not complete by then goes the ASGI way, piece by piece."""
         super().data_received(data)
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MOST_HEAD:
+                self.send_400_response("The request's head is too large.")
         if self._held:
             self._held = False
             self.go_the_asgi_way(self.scope, self._body, complete=False)
 
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        super().on_message_begin()
+        self._in_head = True
+        self._head_bytes = 0
+
     def on_headers_complete(self) -> None:
         """Start the request's task, or wait for its body."""
+        self._in_head = False
         self._held = self._may_be_short()
         if self._held:
             self._body = b""

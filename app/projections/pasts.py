@@ -20,6 +20,10 @@ from eventstore.types import Position
 KEPT: Final = 8
 """So many moments are kept."""
 
+AT_ONCE: Final = 2
+"""Moments being built at once: each is a process that reads the log."""
+MOST_WAITING: Final = 16
+
 _Key = tuple[Position, tuple[str, ...]]
 
 
@@ -35,6 +39,7 @@ class Pasts:
         self._bot = bot_directory
         self._directory = bot_directory / "past"
         shutil.rmtree(self._directory, ignore_errors=True)
+        self._building = asyncio.Semaphore(AT_ONCE)
         self._kept: OrderedDict[_Key, asyncio.Task[Views]] = OrderedDict()
 
     async def views(self, position: Position, models: Sequence[str]) -> Views:
@@ -42,12 +47,16 @@ class Pasts:
         key = (position, tuple(sorted(models)))
         task = self._kept.get(key)
         if task is None:
+            if sum(not one.done() for one in self._kept.values()) >= MOST_WAITING:
+                msg = "too many moments are asked about at once: ask again later"
+                raise PastFailed(msg)
             task = self._kept[key] = asyncio.ensure_future(self._build(key))
         self._kept.move_to_end(key)
         try:
             views = await asyncio.shield(task)
-        except PastFailed:
-            self._kept.pop(key, None)
+        except BaseException:
+            if task.done() and self._kept.get(key) is task:  # it failed, and may be tried again
+                del self._kept[key]
             raise
         self._push_out()
         return views
@@ -70,6 +79,10 @@ class Pasts:
             _let_go(self._kept.pop(oldest))
 
     async def _build(self, key: _Key) -> Views:
+        async with self._building:
+            return await self._built(key)
+
+    async def _built(self, key: _Key) -> Views:
         position, models = key
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"{position}-{'-'.join(models)}.db"

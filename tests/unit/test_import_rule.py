@@ -53,7 +53,13 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "app.control": PROJECTIONS,  # the installation's own log
     "app.skips": CONVERSATION | {"app.control"},  # what of it the read models ask
     "app.access": PROJECTIONS,  # who may come in: a part of that log
-    "app.reads": COMPOSED | {"app.bootstrap", "app.installation"},  # a bot, as the API sees it
+    "app.reads": COMPOSED
+    | {
+        "app.bootstrap",
+        "app.control",
+        "app.installation",
+        "app.skips",
+    },  # a bot, as the API sees it
     "app.node": COMPOSED
     | {"app.access", "app.bootstrap", "app.reads"},  # the bots of one process, and their door
     "app.serving": COMPOSED | {"app.bootstrap", "app.control", "app.node"},  # that process

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
+from app.aggregates.catalogue import EVENT_CLASSES
 from app.api.callers import Caller, needs
 from app.api.problem import Problem, ProblemError
 from app.api.v1.reading import (
@@ -40,7 +41,19 @@ SEARCHED: Final = 20_000
 """Positions that one request looks through for what no index finds."""
 
 Reader = Annotated[Caller, Depends(needs("events"))]
-Types = Annotated[list[str] | None, Query(description="only events of these types")]
+TYPES: Final = sorted({cls.type_name or cls.__name__ for cls in EVENT_CLASSES})
+Types = Annotated[
+    list[str] | None,
+    Query(
+        description="only events of these types; also stored names of older schemas",
+        json_schema_extra={
+            "anyOf": [
+                {"type": "array", "items": {"type": "string", "enum": TYPES}},
+                {"type": "null"},
+            ]
+        },
+    ),
+]
 
 
 class EventPage(msgspec.Struct, frozen=True):

@@ -162,7 +162,7 @@ async def show_tokens(  # noqa: PLR0913 - every filter is a parameter
     caller: Figures,
     *,
     bot: BotName = "",
-    limit: Annotated[int, Query(ge=1, description="tokens of 100 %")] = DEFAULT_LIMIT,
+    limit: Annotated[int, Query(ge=1, le=10**12, description="tokens of 100 %")] = DEFAULT_LIMIT,
     as_of: AsOf = None,
     min_position: MinPosition = None,
 ) -> Response:

@@ -21,6 +21,7 @@ from app.api.problem import Problem, ProblemError
 from app.asof import UnclearMoment
 from app.projections import NotBuilt, Views
 from app.projections.pasts import PastFailed
+from app.projections.skipping import SkipLedger
 from eventstore.codec import Codec
 from eventstore.errors import CursorMismatch, CutInsideAppend, EventStoreError, NotYet
 from eventstore.keyring import Handle
@@ -43,7 +44,7 @@ _INSTANT: Final = (
     r"(Z|[+-](0\d|1[0-3]):[0-5]\d)"
 )
 # For whoever reads the schema. What does not match is refused by us, with an explanation.
-MOMENT: Final = {"pattern": rf"^([0-9]{{1,9}}|{_INSTANT})$"}
+MOMENT: Final = {"pattern": rf"^(now|[0-9]{{1,9}}|{_INSTANT})?$"}
 INSTANT: Final = {"pattern": rf"^{_INSTANT}$"}
 
 AsOf = Annotated[
@@ -91,8 +92,25 @@ class BotReads(Protocol):
     def readers(self) -> Executor:
         """Threads that may wait for a disk."""
 
+    @property
+    def leaving(self) -> bool:
+        """Whether the node is about to stop: whoever follows the log is to be sent away."""
+
+    @property
+    def rebuilding(self) -> bool:
+        """Whether a rebuild that somebody asked for here is under way."""
+
     async def past(self, position: Position, models: tuple[str, ...]) -> Views:
         """Return read models as of a position; they stay open for a while."""
+
+    async def rebuild(self, model: str) -> bool:
+        """Start to make a read model anew; tell whether it was started: one at a time."""
+
+    def acted(self, action: str, *, by: str, why: str, about: tuple[str, ...]) -> None:
+        """Record what an operator is going to do. Raises `LogUnavailable`."""
+
+    def ledger(self, by: str) -> SkipLedger:
+        """Return where skipped events are recorded, as somebody's act."""
 
     async def news(self) -> None:
         """Return when the log goes on, or soon: it is a hint."""

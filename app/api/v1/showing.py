@@ -69,19 +69,21 @@ SCHEMAS: Final[dict[str, Any]] = {}
 _PROBLEM: Final = {"$ref": "#/components/schemas/Problem"}
 
 
-def _problem(description: str) -> dict[str, Any]:
+def problem(description: str) -> dict[str, Any]:
+    """Return what OpenAPI says of an answer that is a problem document."""
     content = {"application/problem+json": {"schema": _PROBLEM}}
     return {"description": description, "content": content}
 
 
 PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
-    401: _problem("No key, or none that is good."),
-    403: _problem("The key's role, or its bot, is another."),
-    404: _problem("There is no such thing, or no such bot."),
-    409: _problem("The log is not there yet: ask again, or about something earlier."),
-    410: _problem("The log under the cursor is another one now: start again without it."),
-    422: _problem("The question cannot be understood; `errors` or `detail` say why."),
-    503: _problem("The log, or what is asked about, cannot be read now; see Retry-After."),
+    401: problem("No key, or none that is good."),
+    403: problem("The key's role, or its bot, is another."),
+    404: problem("There is no such thing, or no such bot."),
+    409: problem("The log is not there yet: ask again, or about something earlier."),
+    410: problem("The log under the cursor is another one now: start again without it."),
+    422: problem("The question cannot be understood; `errors` or `detail` say why."),
+    429: problem("The key asks too often; see Retry-After."),
+    503: problem("The log, or what is asked about, cannot be read now; see Retry-After."),
 }
 """How a read can fail: everywhere the same."""
 

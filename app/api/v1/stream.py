@@ -17,7 +17,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import StreamingResponse
 
-from app.api.callers import Caller, needs
+from app.api.callers import Caller, Gate, needs
 from app.api.problem import Problem, ProblemError
 from app.api.v1.events import Types, presenter, stored_types
 from app.api.v1.reading import BotName, Read, opened_cursor, page_cursor, read_for
@@ -30,6 +30,10 @@ Reader = Annotated[Caller, Depends(needs("events"))]
 PAGE: Final = 200
 MOST: Final = 100
 """Streams at once on one node."""
+MOST_OF_ONE: Final = 10
+"""And of one key, which must not take all of them."""
+LOOK_SECONDS: Final = 1.0
+"""How soon a stream ends whose key was revoked."""
 BEAT_SECONDS: Final = 15.0
 """A comment so often tells proxies and readers that the connection lives."""
 _QUESTION: Final = b"stream"
@@ -67,8 +71,9 @@ async def follow(  # noqa: PLR0913 - every filter is a parameter
         place = last_event_id
         start = await read.run(lambda: opened_cursor(place, _QUESTION, read.bot.log))
     types = await read.run(lambda: stored_types(read, type))
-    streams: set[object] = request.app.state.streams
-    if len(streams) >= MOST:
+    streams: dict[object, str] = request.app.state.streams
+    own = sum(key == caller.key for key in streams.values())
+    if len(streams) >= MOST or (own >= MOST_OF_ONE and caller.role != "local"):
         raise ProblemError(_TOO_MANY, headers={"retry-after": "5"})
     return StreamingResponse(
         _lines(read, start, types, streams),
@@ -78,15 +83,21 @@ async def follow(  # noqa: PLR0913 - every filter is a parameter
 
 
 async def _lines(
-    read: Read, after: Position, types: tuple[str, ...], streams: set[object]
+    read: Read, after: Position, types: tuple[str, ...], streams: dict[object, str]
 ) -> AsyncIterator[bytes]:
     me = object()
-    streams.add(me)
+    streams[me] = read.caller.key
+    gate: Gate = read.request.app.state.gate
     clock = asyncio.get_running_loop().time
     try:
         yield b": hilo\n\n"
-        sent = clock()
-        while True:
+        sent = looked = clock()
+        while not read.bot.leaving:
+            if clock() - looked > LOOK_SECONDS:
+                looked = clock()
+                if not await gate.holds(read.caller):
+                    yield b"event: error\ndata: The key is good no more\n\n"
+                    return
             try:
                 chunk, after = await read.run(partial(_page, read, after, types))
             except ProblemError as error:
@@ -101,7 +112,7 @@ async def _lines(
             else:
                 await read.bot.news()
     finally:
-        streams.discard(me)
+        del streams[me]
 
 
 def _page(read: Read, after: Position, types: tuple[str, ...]) -> tuple[bytes, Position]:
@@ -125,5 +136,5 @@ _TOO_MANY: Final = Problem(
     type="/problems/too-many-streams",
     title="Too many follow the log on this node",
     status=503,
-    detail=f"At most {MOST} at once: try again later, or on another node.",
+    detail=f"At most {MOST} at once, {MOST_OF_ONE} of one key: try later, or on another node.",
 )

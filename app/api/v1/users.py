@@ -112,12 +112,16 @@ async def list_users(  # noqa: PLR0913 - every filter is a parameter
     bot: BotName = "",
     after: Annotated[str, Query(max_length=64, description="`next` of the page before")] = "",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    as_of: AsOf = None,
     min_position: MinPosition = None,
 ) -> Response:
     """Return the client view, page by page."""
     read = read_for(request, caller, bot)
     await read.reflected(lambda: clients.clients(read.bot.views, limit=1).position, min_position)
-    found = await read.run(lambda: clients.clients(read.bot.views, after=after, limit=limit))
+    views = read.bot.views
+    if as_of is not None and as_of.strip() not in {"", "now"}:
+        views = await read.past(await read.position(as_of), ("client_view",))
+    found = await read.run(lambda: clients.clients(views, after=after, limit=limit))
 
     def page() -> dict[str, Any]:
         rows = [_client(read, view) for view in found.clients]

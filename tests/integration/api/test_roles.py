@@ -24,6 +24,9 @@ class NoKeys:
     def any(self) -> bool:
         return False
 
+    def is_good(self, key_id: str) -> bool:
+        return False
+
     def find(self, token: str) -> None:
         return None
 

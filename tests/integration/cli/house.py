@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from app.aggregates import events as e
-from app.installation import EVENT_CLASSES
+from app.aggregates.catalogue import EVENT_CLASSES
 from eventstore.codec import Codec, Event
 from eventstore.keyring import BOT, Handle, KeyEncryptionKey, Keyring
 from eventstore.sealing import Sealer

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from app.api.short_way import MOST_HEAD
 from app.conversation.facts import Person
 from app.conversation.receiving import user_stream
 from eventstore.errors import LogUnavailable
@@ -232,3 +233,13 @@ async def test_an_idle_connection_is_closed_and_a_busy_one_is_not(tmp_path: Path
         assert await busy.ended() == b""
         await busy.close()
         await idle.close()
+
+
+@pytest.mark.parametrize("begin", [b"GET /v1/bots?", b"GET /v1/bots HTTP/1.1\r\ncookie: "])
+async def test_a_head_without_an_end_is_cut_off(short: House, begin: bytes) -> None:
+    connection = await short.connect()
+    connection.write(begin + b"x" * (MOST_HEAD + 1))
+    assert (await connection.ended()).startswith(b"HTTP/1.1 400 ")
+    await connection.close()
+    (answer,) = await short.ask(HEALTH)
+    assert answer.startswith(b"HTTP/1.1 200 ")

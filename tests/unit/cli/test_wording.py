@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from app.aggregates.catalogue import EVENT_CLASSES
 from app.cli.recorded import Presenter
-from app.installation import EVENT_CLASSES
 from eventstore.codec import Codec, Event
 from eventstore.types import AppendId, Epoch, Micros, Position, Recorded, StreamName, Version
 from tests.golden import samples

@@ -1,0 +1,88 @@
+"""What an operator does to read models over HTTP: done, refused, and recorded with who and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from app.aggregates.control import stream_of
+from app.aggregates.control_events import OperatorActed
+from app.control import CODEC
+from app.stores import open_control_log
+from tests.integration.api.conftest import Client
+from tests.integration.turns.stage import Stage
+
+Key = Callable[..., dict[str, str]]
+
+
+def acts(stage: Stage) -> list[tuple[str, str, str, tuple[str, ...]]]:
+    """What the control log says of operators: (action, by, why, about)."""
+    log = open_control_log(stage.settings())
+    try:
+        entries = log.read_stream(stream_of("default"))
+        events = [CODEC.decode(entry.type, entry.state) for entry in entries]
+    finally:
+        log.close()
+    return [(e.action, e.by, e.why, e.about) for e in events if isinstance(e, OperatorActed)]
+
+
+def state_of(stage: Stage, model: str) -> str:
+    return stage.bot.views.standings()[model].state
+
+
+async def test_an_operator_pauses_and_resumes_and_the_control_log_says_who_and_why(
+    stage: Stage, key: Key, local: Client
+) -> None:
+    headers = key("operator")
+    me = f"key {headers['authorization'].split('_')[1]}"
+    await stage.until(lambda: stage.bot.follower.position == stage.bot.log.head().position)
+    url = "/v1/projections/usage"
+    paused = await local.post(f"{url}/pause", headers=headers, json={"why": "prices are wrong"})
+    assert (paused.status_code, paused.json()["state"]) == (200, "paused")
+    assert paused.json()["error"] == f"paused by {me}: prices are wrong"
+    resumed = await local.post(f"{url}/resume", headers=headers, json={"why": "mended"})
+    assert (resumed.status_code, resumed.json()["state"]) == (200, "live")
+    again = await local.post(f"{url}/resume", headers=headers, json={"why": "twice"})
+    assert (again.status_code, again.json()["type"]) == (409, "/problems/not-that-state")
+    assert acts(stage)[:2] == [
+        ("projections pause", me, "prices are wrong", ("usage",)),
+        ("projections resume", me, "mended", ("usage",)),
+    ]
+
+
+async def test_an_event_is_not_skipped_where_none_has_stopped_the_model(
+    stage: Stage, key: Key, local: Client
+) -> None:
+    headers = key("operator")
+    url = "/v1/projections/usage/skip"
+    await stage.until(lambda: stage.bot.follower.position == stage.bot.log.head().position)
+    refused = await local.post(url, headers=headers, json={"why": "bad", "position": 3})
+    assert refused.status_code == 409
+    assert acts(stage) == []
+
+
+async def test_an_operator_rebuilds_a_model_beside_the_server(
+    stage: Stage, key: Key, local: Client
+) -> None:
+    await stage.until(lambda: stage.bot.follower.position == stage.bot.log.head().position)
+    before = stage.bot.views.standings()["usage"].updated_at
+    url = "/v1/projections/usage/rebuild"
+    headers = key("operator")
+    answer = await local.post(url, headers=headers, json={"why": "to be sure"})
+    assert (answer.status_code, answer.json()) == (202, {"name": "usage", "started": True})
+    again = await local.post(url, headers=headers, json={"why": "at once"})
+    assert again.status_code == 409
+    await stage.until(lambda: stage.bot.views.standings()["usage"].updated_at > before)
+    assert [act[0] for act in acts(stage)] == ["projections rebuild"]
+
+
+async def test_nothing_is_done_without_a_reason(stage: Stage, key: Key, local: Client) -> None:
+    headers = key("operator")
+    url = "/v1/projections/usage/pause"
+    for body in ({}, {"why": ""}, {"why": " "}, {"why": "x" * 501}):
+        answer = await local.post(url, headers=headers, json=body)
+        assert answer.status_code == 422, body
+    unknown = await local.post(
+        "/v1/projections/nothing/pause", headers=headers, json={"why": "because"}
+    )
+    assert unknown.status_code == 404
+    assert acts(stage) == []
