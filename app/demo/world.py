@@ -150,21 +150,32 @@ class World:
             if code
         ]
 
-    async def rebuild_views(self) -> str:
+    async def catch_up(self) -> list[str]:
+        """Bring the read models of every server to the end of the log; return what went wrong.
+
+        What another server wrote while it stopped, this one did not live to hear.
+        """
+        told = await asyncio.gather(*(self._worker("catch-up", server) for server in self.servers))
+        return [fault for fault in told if fault]
+
+    async def rebuild_views(self) -> list[str]:
         """Let the worker make the first server's read models from the log alone.
 
-        What followed live is put aside, as `views.live.db`. Returns what went wrong, if anything.
+        What followed live is put aside, as `views.live.db`. Returns what went wrong.
         """
         server = self.servers[0]
         for suffix in ("", "-wal", "-shm"):
             followed = server.bot / f"views.db{suffix}"
             if followed.exists():
                 followed.rename(server.bot / f"views.live.db{suffix}")
+        fault = await self._worker("rebuild", server)
+        return [fault] if fault else []
+
+    async def _worker(self, work: str, server: Server) -> str:
         code = await self.place.run(
-            *("app.worker", "rebuild", "--data", str(server.data), "--bot", server.bot.name),
+            *("app.worker", work, "--data", str(server.data), "--bot", server.bot.name),
             said="worker.txt",
             settings=self.server_settings,
         )
-        return (
-            f"the worker: exit code {code}: {self.place.last_words('worker.txt')}" if code else ""
-        )
+        words = self.place.last_words("worker.txt")
+        return f"the worker ({work}): exit code {code}: {words}" if code else ""

@@ -77,6 +77,7 @@ async def dies_at(doomed: Doomed, pair: tuple[str, ...]) -> None:
 
 async def dies_when_openai_refuses(doomed: Doomed) -> None:
     await doomed.arm(FAILING)
+    await doomed.survivor.settled()  # whoever still waits would get an apology, too
     await doomed.outside.break_openai(RESPONSES, "status", times=0, status=401)
     for message in await doomed.write_until_dead(FAILING, least=2):
         doomed.outside.expect(message, "silence")
