@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
 
 import msgspec
 import structlog
@@ -20,8 +22,10 @@ from app.aggregates.gateway import GATEWAY_STREAM, Gateway, GatewayState
 from app.aggregates.jobs import JOBS_PREFIX
 from app.aggregates.user import User
 from app.aggregates.user_state import UserState
+from app.caches import Expiring, Figures, Registry
 from app.conversation.activity import Activity
 from app.conversation.agenda import Open, open_work
+from app.conversation.client_cache import ClientCache, Kept
 from app.conversation.crash import CrashPoints
 from app.conversation.delivering import Delivering
 from app.conversation.dispatcher import Dispatcher
@@ -31,7 +35,7 @@ from app.conversation.policy import TurnPolicy
 from app.conversation.ports import Messenger, ModelProvider
 from app.conversation.receiving import BOT, Identities, Receiver
 from app.conversation.recovery import Recovery
-from app.conversation.repository import Repository
+from app.conversation.repository import HOUR_SECONDS, Repository
 from app.conversation.slots import Slots
 from app.conversation.todo import TodoCheckpoint, TodoList
 from app.conversation.turn import Turns
@@ -48,6 +52,7 @@ from app.release import release
 from app.settings import Settings
 from app.skips import ControlLedger
 from app.stores import open_keyring, open_log, refuse_to_lose_keys
+from eventstore.recent import Recent
 from eventstore.sealing import Sealer
 from eventstore.types import Position, StreamName
 from eventstore.writer import Writer
@@ -99,6 +104,7 @@ class Bot:
         self._looks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._hurry = asyncio.Event()
+        self.caches = Registry()
         self._keep_aggregates()
         self._take_in()
         self._take_turns()
@@ -203,11 +209,23 @@ class Bot:
         self.fleet = self._fleet_jobs()
 
     def _follow(self) -> None:
-        """Wire the read models to the log."""
+        """Wire the read models to the log, and what is kept in memory of clients to both."""
         self.views = Views.owned(self.settings.bot_directory / "views.db")
         ledger = ControlLedger(self.settings, self.settings.bot)
         self.follower = Follower(self.log, self.views, MODELS, ledger=ledger, worker=True)
         self.writer.listen(self._committed)
+        kept: Expiring[StreamName, Kept] = Expiring(
+            limit=self.settings.client_cache, ttl=self.settings.client_cache_hours * 3600
+        )
+        self.clients = ClientCache(kept, views=self.views, users=self.users, readers=self.readers)
+        self.caches.add("clients", kept.figures)
+        self.caches.add("user_states", self.users.figures)
+        self.caches.add("checked_threads", self.turns.threads.checked.figures)
+        for name, recent in (
+            ("identities", self.keyring.memory.identities),
+            ("keys", self.keyring.memory.keys),
+        ):
+            self.caches.add(name, partial(_figures_of, recent))
 
     def _committed(self, last: Position) -> None:
         self.position = last
@@ -223,8 +241,12 @@ class Bot:
             self.recovery.look,
             first=settings.orphan_start_seconds,
         )
+        schedule.every(HOUR_SECONDS, "memory", self._grow_older)
         schedule.every(CHECKPOINT_SECONDS, "todo_checkpoint", self.todo.save)
         return schedule
+
+    async def _grow_older(self) -> None:
+        self.users.grow_older()
 
     def _fleet_jobs(self) -> Fleet:
         readers, times = self.readers, calendar(self.settings.timezone)
@@ -255,6 +277,7 @@ class Bot:
 
     def _tell(self, stream: StreamName, state: UserState) -> Open:
         """Arrange what a state leaves to be done; return what is open."""
+        self.clients.changed(stream, state)
         user = self.users.peek(stream)
         if user is not None and user.read_only:  # a node of a newer release looks after them
             self.dispatcher.put(stream, None)
@@ -329,27 +352,23 @@ class Bot:
 
     async def _drain(self) -> None:
         """Give running turns some time to end; none when there is no time."""
-        draining = asyncio.ensure_future(self.dispatcher.drain(DRAIN_SECONDS))
-        hurrying = asyncio.ensure_future(self._hurry.wait())
-        await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (draining, hurrying):
-            task.cancel()
-        await asyncio.gather(draining, hurrying, return_exceptions=True)
+        await self._unless_hurried(self.dispatcher.drain(DRAIN_SECONDS))
         await self.dispatcher.drain(0)
+
+    async def _unless_hurried(
+        self, work: Coroutine[None, None, None], seconds: float | None = None
+    ) -> None:
+        tasks = (asyncio.ensure_future(work), asyncio.ensure_future(self._hurry.wait()))
+        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _flush_activity(self) -> None:
         """Record the activity of those whom this node comes first for, as far as there is time."""
-        if not self.nodes.may_work or self._hurry.is_set():
-            return
-        streams = [s for s in self.todo.unrecorded() if self.nodes.rank(s) == 0]
-        flushing = asyncio.ensure_future(self.activity.flush(streams))
-        hurrying = asyncio.ensure_future(self._hurry.wait())
-        await asyncio.wait(
-            {flushing, hurrying}, timeout=FLUSH_SECONDS, return_when=asyncio.FIRST_COMPLETED
-        )
-        for task in (flushing, hurrying):
-            task.cancel()
-        await asyncio.gather(flushing, hurrying, return_exceptions=True)
+        if self.nodes.may_work and not self._hurry.is_set():
+            streams = [s for s in self.todo.unrecorded() if self.nodes.rank(s) == 0]
+            await self._unless_hurried(self.activity.flush(streams), FLUSH_SECONDS)
 
     def numbers(self) -> dict[str, float]:
         """Return what `/metrics` shows; never waits."""
@@ -365,13 +384,21 @@ class Bot:
             "node_may_work": self.nodes.may_work,
             "clock_skew_seconds": self.nodes.skew / MICROS_PER_SECOND,
             **{name: float(n) for name, n in self.turns.counts.items()},
-            "user_cache_size": len(self.users),
-            "user_cache_hits": self.users.hits,
-            "user_cache_misses": self.users.misses,
             "identity_clashes": self.keyring.clashes,
             **self.follower.numbers(),
             **counts,
+            **dict(self.caches.numbers()),
         }
+
+
+def _figures_of(recent: Recent[Any, Any]) -> Figures:
+    return Figures(
+        size=len(recent),
+        limit=recent.bound,
+        hits=recent.hits,
+        misses=recent.misses,
+        evictions=recent.evictions,
+    )
 
 
 def open_outside(settings: Settings, *, openai_url: str, whapi_url: str) -> Outside:

@@ -134,6 +134,10 @@ class Settings(BaseSettings):
         600.0, ge=0, description="silence after which last activity and token count are recorded"
     )
     user_cache: int = Field(10_000, ge=1, description="users kept in memory")
+    client_cache: int = Field(1000, ge=1, description="clients kept in memory")
+    client_cache_hours: float = Field(
+        12.0, gt=0, description="hours after which a client in memory is read again"
+    )
 
     # -- OpenAI ----------------------------------------------------------------------------------
     openai_api_key: SecretStr = Field(

@@ -132,6 +132,11 @@ class Keyring:
             pseudonym = pseudonym or known
         return pseudonym
 
+    @property
+    def memory(self) -> Memory:
+        """What is kept in memory, for its figures."""
+        return self._memory
+
     def find(self, handles: tuple[Handle, ...]) -> str | None:
         """Return whom any of the handles leads to, the phone first; asks memory, then the store."""
         for handle in preferred_first(handles):

@@ -19,12 +19,25 @@ class Recent(Generic[K, V]):
         self._bound = bound
         self._items: OrderedDict[K, V] = OrderedDict()
         self._lock = Lock()
+        self.hits = self.misses = self.evictions = 0
+
+    @property
+    def bound(self) -> int:
+        """The most items that are kept."""
+        return self._bound
+
+    def __len__(self) -> int:
+        """How many are kept now."""
+        return len(self._items)
 
     def get(self, key: K) -> V | None:
         """Return the item, now the one used last."""
         with self._lock:
             item = self._items.get(key)
-            if item is not None:
+            if item is None:
+                self.misses += 1
+            else:
+                self.hits += 1
                 self._items.move_to_end(key)
             return item
 
@@ -35,6 +48,7 @@ class Recent(Generic[K, V]):
             self._items.move_to_end(key)
             if len(self._items) > self._bound:
                 self._items.popitem(last=False)
+                self.evictions += 1
 
     def drop(self, unwanted: Callable[[K, V], bool]) -> None:
         """Remove every item that is unwanted. Looks at all of them."""

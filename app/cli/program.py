@@ -17,6 +17,7 @@ import typer
 from app.cli import (
     about,
     bots,
+    cache,
     control,
     diff,
     importing,
@@ -79,6 +80,7 @@ app.command("import", epilog=importing.CODES)(importing.import_files)
 app.command("migrate-store", epilog=migrate.CODES)(migrate.migrate_store)
 for _group in (log.log, threads.threads, users.users, turns.turns, projections.projections):
     app.add_typer(_group)
+app.add_typer(cache.cache)
 for _group in (bots.bots, control.control, keys.keys, store.store, jobs.jobs, about.config):
     app.add_typer(_group)
 app.command(epilog=nodes.CODES)(nodes.nodes)

@@ -14,12 +14,13 @@ import functools
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Generic, Protocol, TypeVar
 from weakref import WeakSet
 
 import structlog
 
+from app.caches import Figures
 from eventstore.codec import Codec, Event
 from eventstore.errors import (
     AppendRejected,
@@ -53,6 +54,9 @@ Settled = Callable[[BaseException | None], None]
 
 SNAPSHOT_EVERY = 500
 READ_PAGE = 5000
+HOUR_SECONDS = 3600.0
+LIFETIME = 24
+"""Hours that an aggregate stays in memory unused."""
 
 
 A = TypeVar("A")
@@ -91,7 +95,7 @@ class _Cell(Generic[S]):
 
     __slots__ = (
         "committed", "deciders", "epoch", "in_flight", "live", "live_version", "read_only",
-        "snapshot_version", "tail", "version",
+        "snapshot_version", "tail", "used", "version",
     )  # fmt: skip
 
     def __init__(self, committed: S, version: Version, epoch: Epoch, snapshot: Version) -> None:
@@ -106,11 +110,14 @@ class _Cell(Generic[S]):
         """How many decisions wait until nothing is in flight."""
         self.tail: asyncio.Future[Appended] | None = None
         self.read_only = False
+        self.used = 0
+        """The repository's age when it was used last."""
 
     def restarted(self) -> _Cell[S]:
         """Return a cell that knows what is committed and nothing of what is in flight."""
         cell = _Cell(self.committed, self.version, self.epoch, self.snapshot_version)
         cell.read_only = self.read_only
+        cell.used = self.used
         return cell
 
 
@@ -142,6 +149,8 @@ class Repository(Generic[A, S]):
         """Called with state and version after each commit of this process, and each conflict."""
         self.hits = 0
         self.misses = 0
+        self._evictions = self._expirations = 0
+        self._age = 0
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __len__(self) -> int:
@@ -214,6 +223,7 @@ class Repository(Generic[A, S]):
             return False
         self._submit(stream, cell, triggered, kind.state_of(aggregate), done=done)
         self.hits += 1
+        cell.used = self._age
         self._cells.move_to_end(stream)
         return True
 
@@ -223,6 +233,7 @@ class Repository(Generic[A, S]):
             self.misses += 1
             return await self._load(stream)
         self.hits += 1
+        cell.used = self._age
         self._cells.move_to_end(stream)
         return cell
 
@@ -422,6 +433,7 @@ class Repository(Generic[A, S]):
             if task not in self._outdated:
                 break
         kept = self._cells.setdefault(stream, cell)
+        kept.used = self._age
         self._cells.move_to_end(stream)
         self._evict()
         return kept
@@ -437,6 +449,29 @@ class Repository(Generic[A, S]):
         idle = (name for name, cell in self._cells.items() if cell.in_flight == 0)
         for name in list(islice(idle, surplus)):
             del self._cells[name]
+            self._evictions += 1
+
+    def grow_older(self) -> None:
+        """Forget what was not used for `LIFETIME` calls of this: called once an hour."""
+        self._age += 1
+        # The least recently used come first: nothing old is behind one that is not.
+        unused = takewhile(lambda item: self._age - item[1].used > LIFETIME, self._cells.items())
+        for name, cell in list(unused):
+            if cell.in_flight == 0:
+                del self._cells[name]
+                self._expirations += 1
+
+    def figures(self) -> Figures:
+        """Return how the memory does."""
+        return Figures(
+            size=len(self._cells),
+            limit=self._capacity,
+            ttl_seconds=LIFETIME * HOUR_SECONDS,
+            hits=self.hits,
+            misses=self.misses,
+            evictions=self._evictions,
+            expirations=self._expirations,
+        )
 
     async def _cold_load(self, stream: StreamName, base: _Cell[S] | None) -> _Cell[S]:
         loop = asyncio.get_running_loop()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
@@ -13,6 +11,7 @@ from app.aggregates.events import ResetReason
 from app.aggregates.open_work import Run, Thread
 from app.aggregates.user import User
 from app.aggregates.user_state import UserState
+from app.caches import Expiring
 from app.conversation.crash import CrashPoints
 from app.conversation.current import decide_as
 from app.conversation.ports import ModelProvider, Refused, Said, ThreadGone
@@ -54,8 +53,8 @@ class Threads:
         self._max_age = max_age
         self._crash = crash
         self._history = history
-        self._checked: OrderedDict[str, float] = OrderedDict()
-        """When this process last saw that a conversation holds something."""
+        self.checked: Expiring[str, bool] = Expiring(limit=CHECKED_THREADS, ttl=CHECK_SECONDS)
+        """Conversations of which this process saw lately whether they hold something."""
 
     async def current(self, stream: StreamName, run: Run) -> str:
         """Return the conversation to run in: the current one, or a new one (A7)."""
@@ -90,13 +89,9 @@ class Threads:
 
     async def _check(self, stream: StreamName, run: Run, thread: Thread) -> None:
         """Now and then: a conversation that was emptied at OpenAI counts from 0 again."""
-        now = _monotonic()
-        if thread.tokens == 0 or now - self._checked.get(thread.id, -CHECK_SECONDS) < CHECK_SECONDS:
+        if thread.tokens == 0 or self.checked.get(thread.id):
             return
-        self._checked[thread.id] = now
-        self._checked.move_to_end(thread.id)
-        if len(self._checked) > CHECKED_THREADS:
-            self._checked.popitem(last=False)
+        self.checked.put(thread.id, True)  # noqa: FBT003 - a set would not expire
         if await self._provider.is_empty(thread.id):
             await self.reset(stream, run, thread.id, "empty")
 
@@ -132,7 +127,3 @@ def _log_reset(stream: StreamName, reason: ResetReason, lost: int) -> None:
 
 def _owner(stream: StreamName) -> str:
     return stream.partition("/")[2]
-
-
-def _monotonic() -> float:
-    return asyncio.get_running_loop().time()

@@ -89,7 +89,7 @@ class Turns:
         self._crash = crash
         self._jitter = jitter
         self._background: set[asyncio.Task[None]] = set()
-        self._threads = Threads(
+        self.threads = Threads(
             users=users,
             provider=provider,
             log=log,
@@ -102,7 +102,7 @@ class Turns:
             users=users,
             provider=provider,
             delivering=delivering,
-            threads=self._threads,
+            threads=self.threads,
             log=log,
             sealer=sealer,
             incarnation=nodes.incarnation,
@@ -250,19 +250,19 @@ class Turns:
         """Run in the user's conversation: renewed if old, replaced if gone, waited for if busy."""
         deadline = self._log.now() + self._policy.busy
         if run.attempt > 1:
-            await self._threads.trim((await self._users.look(stream)).state)
+            await self.threads.trim((await self._users.look(stream)).state)
         replaced = False
         attempt = 0
         while True:
             try:
-                thread = await self._threads.current(stream, run)
+                thread = await self.threads.current(stream, run)
                 return await self._ask(stream, run, thread, texts)
             except ThreadGone:
                 linked = (await self._users.look(stream)).state.thread
                 if replaced or linked is None:
                     raise
                 replaced = True
-                await self._threads.reset(stream, run, linked.id, "gone")
+                await self.threads.reset(stream, run, linked.id, "gone")
             except ThreadBusy:
                 attempt += 1
                 pause = delay(attempt, retry_after=None, jitter=self._jitter())
@@ -270,7 +270,7 @@ class Turns:
                     raise
                 await asyncio.sleep(pause)
                 # A run that was lost without its id may be what kept it busy: its traces go.
-                await self._threads.trim((await self._users.look(stream)).state)
+                await self.threads.trim((await self._users.look(stream)).state)
 
     async def _ask(
         self, stream: StreamName, run: Run, thread: str, texts: tuple[str, ...]

@@ -13,7 +13,7 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "commands.md"
 COMMANDS = dict(commands())
 EXPECTED = """
     serve chat demo diff import migrate-store bench version nodes
-    jobs.list jobs.run
+    jobs.list jobs.run cache.stats
     log.tail log.show log.stats log.export
     threads.list threads.check users.show
     turns.list turns.retry turns.drop
