@@ -93,6 +93,17 @@ class Node(Server):
         """Its read models."""
         return self.data / "default" / "views.db"
 
+    async def goes(self) -> None:
+        """Kill the process unless it is dead already, as it may be: by SIGKILL, and no other way.
+
+        Nothing happens if there is none.
+        """
+        if self._process is None:
+            return
+        if self.is_up:
+            self.signal(signal.SIGKILL)
+        assert await self.dies() == -signal.SIGKILL, self.said.decode()
+
     async def close(self) -> None:
         await super().close()
         await asyncio.to_thread(self.network.close)

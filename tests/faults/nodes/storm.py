@@ -20,8 +20,6 @@ class Storm:
     def __init__(self, fleet: Fleet, rng: random.Random) -> None:
         self.fleet = fleet
         self._rng = rng
-        self.deaths = 0
-        """Processes that ended, each by SIGKILL."""
 
     @property
     def all(self) -> list[Disaster]:
@@ -52,14 +50,14 @@ class Storm:
     async def a_node_is_killed(self) -> None:
         """Kill one and miss it for longer than its lease: others take over what it held."""
         node = self._one()
-        await self._kill(node)
+        await node.goes()
         await self._people_write()
         await self.fleet.lease_passes()
         await node.start()
 
     async def all_nodes_are_killed(self) -> None:
         """Cut everybody's power; all are back before anybody is missed."""
-        await asyncio.gather(*map(self._kill, self.fleet.nodes))
+        await asyncio.gather(*(node.goes() for node in self.fleet.nodes))
         await traffic(self.fleet.outside, self._rng)
         await asyncio.gather(*(node.start() for node in self.fleet.nodes))
 
@@ -74,11 +72,11 @@ class Storm:
     async def a_node_dies_at_a_named_point(self) -> None:
         """Kill one, and let it die again wherever a point says; it may never come there."""
         node = self._one()
-        await self._kill(node)
+        await node.goes()
         await node.start(f"{self._rng.choice(POINTS)}:{self._rng.randint(1, 3)}", wait=False)
         await self._people_write()
         await self._people_write()
-        await self._kill(node)
+        await node.goes()
         await node.start()
 
     async def a_node_is_paused_past_its_lease(self) -> None:
@@ -139,12 +137,6 @@ class Storm:
 
     def _one(self) -> Node:
         return self._rng.choice(self.fleet.nodes)
-
-    async def _kill(self, node: Node) -> None:
-        if node.is_up:
-            node.signal(signal.SIGKILL)
-        assert await node.dies() == -signal.SIGKILL, node.said.decode()
-        self.deaths += 1
 
     async def _people_write(self) -> None:
         await traffic(self.fleet.outside, self._rng)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,9 +38,7 @@ class Doomed:
 
     async def arm(self, points: tuple[str, ...]) -> None:
         """Start each victim again with a point at which it dies."""
-        for node in self.victims:
-            if node.is_up:
-                await node.kill()
+        await asyncio.gather(*(node.goes() for node in self.victims))
         await asyncio.gather(
             *(node.start(point) for node, point in zip(self.victims, points, strict=True))
         )
@@ -66,7 +63,7 @@ class Doomed:
         """Count the victims that died, each by SIGKILL, since the last time."""
         dead = [node for node in self.victims if node.has_died]
         for node in dead:
-            assert await node.dies() == -signal.SIGKILL, node.said.decode()
+            await node.goes()
         return len(dead)
 
 
@@ -104,8 +101,7 @@ async def dies_in_the_place_of_the_dead(doomed: Doomed) -> None:
 
 
 async def comes_back(node: Node) -> None:
-    if node.is_up:  # it did not die, and is armed still
-        await node.kill()
+    await node.goes()  # it may live, and is armed still
     await node.start()
 
 
