@@ -78,7 +78,10 @@ def _rebuild(plan: Plan, log: PostgresLog, models: Sequence[ReadModel]) -> Arm:
 
 
 class _Scan:
-    """A raw paged scan with `psycopg`, prepared and binary, each row decoded into its own type."""
+    """A raw paged scan with `psycopg`, binary, each row decoded into its own type.
+
+    Planned for each page, which is faster: the server hashes types that it knows.
+    """
 
     def __init__(self, url: str, events: int, types: list[str]) -> None:
         self._url = url
@@ -92,7 +95,7 @@ class _Scan:
             connection.execute(f"SET search_path TO {SCHEMA}")
             start = time.perf_counter()
             while rows := connection.execute(
-                _PAGE_OF_TYPES, (after, self._types, PAGE), prepare=True, binary=True
+                _PAGE_OF_TYPES, (after, self._types, PAGE), prepare=False, binary=True
             ).fetchall():
                 events = [DECODERS[kind](state) for _, _, kind, _, state in rows]
                 self.wanted += len(events)

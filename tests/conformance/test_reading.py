@@ -91,6 +91,25 @@ def test_a_filtered_read_passes_over_all_else(log: LogStore) -> None:
     assert log.read(types=["said"]) == []
 
 
+@pytest.mark.parametrize("beyond", [0, 100_000], ids=["narrow", "wide"])
+def test_a_scan_finds_the_wanted_types_between_two_positions(log: LogStore, beyond: int) -> None:
+    for stream in (ANA, BEN):
+        write(log, append(stream, 0, *(event(kind=kind) for kind in KINDS)))
+    up_to = Position(6 + beyond)
+    for _ in range(8):  # often enough that a session would keep its plan
+        scanned = log.scan(after=Position(1), up_to=up_to, types=["Done", "Said", "Never"])
+    names = log.stream_names({number for _, number, *_ in scanned})
+    assert [(at, names[number], kind) for at, number, kind, _, _ in scanned] == [
+        (3, ANA, "Done"),
+        (4, BEN, "Said"),
+        (6, BEN, "Done"),
+    ]
+    assert [(at, state) for *_, at, state in scanned] == [
+        (e.recorded_at, e.state) for e in whole(log) if e.position in {3, 4, 6}
+    ]
+    assert log.scan(after=Position(1), up_to=Position(2), types=["Done"]) == []
+
+
 def test_a_stream_is_read_between_versions(log: LogStore) -> None:
     grow(log, [3, 3], ANA)
     grow(log, [2], BEN)
