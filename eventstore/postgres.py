@@ -40,7 +40,7 @@ _END: Final = Position(2**63 - 1)
 _DEFAULTS: Final = PostgresSettings()
 _WIDE: Final = 1000
 """Positions from which on a scan is planned anew: knowing the types the server hashes them, where a
-plan that is kept compares each row with one after the other (a third of the time, for 36 types)."""
+plan that is kept compares each row with one after the other (docs/performance.md)."""
 
 
 class PostgresLog(PostgresAppends):
