@@ -33,6 +33,7 @@ from app.conversation.kinds import GATEWAYS, JOBS, USERS
 from app.conversation.nodes import Nodes, NodeStatus, node_name
 from app.conversation.policy import TurnPolicy
 from app.conversation.ports import Messenger, ModelProvider
+from app.conversation.profiles import Profiles
 from app.conversation.receiving import BOT, Identities, Receiver
 from app.conversation.recovery import Recovery
 from app.conversation.repository import HOUR_SECONDS, Repository
@@ -218,6 +219,15 @@ class Bot:
             limit=self.settings.client_cache, ttl=self.settings.client_cache_hours * 3600
         )
         self.clients = ClientCache(kept, views=self.views, users=self.users, readers=self.readers)
+        self.profiles = Profiles(
+            users=self.users,
+            messenger=self.outside.messenger,
+            clients=self.clients,
+            sealer=self.sealer,
+            readers=self.readers,
+            now=self.log.now,
+            jitter=random.random,
+        )
         self.caches.add("clients", kept.figures)
         self.caches.add("user_states", self.users.figures)
         self.caches.add("checked_threads", self.turns.threads.checked.figures)
@@ -330,6 +340,7 @@ class Bot:
         for task in working:
             task.cancel()
         await self.recovery.close()
+        await self.profiles.close()
         await asyncio.gather(*working, return_exceptions=True)
         with contextlib.suppress(Exception):
             await self.todo.save()
@@ -384,6 +395,7 @@ class Bot:
             "node_may_work": self.nodes.may_work,
             "clock_skew_seconds": self.nodes.skew / MICROS_PER_SECOND,
             **{name: float(n) for name, n in self.turns.counts.items()},
+            "profiles_waiting": len(self.profiles),
             "identity_clashes": self.keyring.clashes,
             **self.follower.numbers(),
             **counts,

@@ -110,7 +110,7 @@ class Installation:
             begun = list(islice(self.log.streams(f"{USER_PREFIX}{person}"), 2))
             if len(begun) == 1:
                 return begun[0].name
-        handles = _handles(person)
+        handles = handles_named(person)
         pseudonym = self.keyring.find(handles) if handles else None
         if pseudonym is None:
             msg = (
@@ -156,7 +156,8 @@ class Installation:
         raise NothingHere(msg)
 
 
-def _handles(person: str) -> tuple[Handle, ...]:
+def handles_named(person: str) -> tuple[Handle, ...]:
+    """Return what a phone number, a lid or a chat's id may lead to; nothing for a pseudonym."""
     name, _, server = person.strip().partition("@")
     if server and f"@{server}" == _LID:
         return (Handle("lid", name),)

@@ -11,6 +11,8 @@ import structlog
 from app import control
 from app.aggregates.catalogue import EVENT_CLASSES
 from app.bootstrap import Bot
+from app.conversation.receiving import user_stream
+from app.installation import handles_named
 from app.projections import Views
 from app.projections.bulk import worker_command
 from app.projections.pasts import Pasts
@@ -95,6 +97,22 @@ class RunningBot:
     async def news(self) -> None:
         """Return when the log goes on, or soon."""
         await self._bot.news.wait(LOOK_SECONDS)
+
+    async def read_profile_again(self, person: str) -> str | None:
+        """Begin to read name and labels of somebody again; return their pseudonym, if any."""
+        loop = asyncio.get_running_loop()
+        pseudonym = await loop.run_in_executor(self.readers, self._pseudonym_of, person)
+        if pseudonym is not None:
+            self._bot.profiles.read_again(user_stream(pseudonym))
+        return pseudonym
+
+    def _pseudonym_of(self, person: str) -> str | None:
+        handles = handles_named(person)
+        pseudonym = self._bot.keyring.find(handles) if handles else None
+        if pseudonym is None and not (person.isascii() and person.isalnum()):
+            return None
+        pseudonym = pseudonym or person
+        return pseudonym if self._bot.log.stream_version(user_stream(pseudonym)) else None
 
     def handles_of(self, pseudonym: str) -> tuple[Handle, ...]:
         """Return by what a person is known. Raises `KeyringError`."""

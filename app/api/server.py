@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
+from app.api import hooks
 from app.api.bounds import BoundedBodies
 from app.api.callers import Gate
 from app.api.problem import CONTENT_TYPE, Problem, register_problems
@@ -156,7 +157,14 @@ def create_app(
     app.state.bots, app.state.gate, app.state.streams = bots, gate, {}
     app.add_middleware(GZipMiddleware, minimum_size=1000)
     app.add_middleware(BoundedBodies)
-    for router in (stream.router, events.router, users.router, fleet.router, operating.router):
+    for router in (
+        hooks.router,
+        stream.router,
+        events.router,
+        users.router,
+        fleet.router,
+        operating.router,
+    ):
         app.include_router(router)
     plain = app.openapi
     app.openapi = lambda: _with_schemas(plain())  # type: ignore[method-assign]

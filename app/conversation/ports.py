@@ -168,6 +168,13 @@ class SendOutcomeUnknown(SendError):
     """The request left and no clear answer came back (time-out, cut, 5xx): may be sent."""
 
 
+class Chat(msgspec.Struct, frozen=True):
+    """What the gateway knows of a chat; an empty name: it shows none."""
+
+    name: str
+    labels: tuple[str, ...]
+
+
 class Messenger(Protocol):
     """A WhatsApp gateway, as far as a turn needs it."""
 
@@ -185,6 +192,9 @@ class Messenger(Protocol):
 
     async def show_typing(self, chat: str) -> None:
         """Show "typing…"; best effort, never raises."""
+
+    async def chat(self, chat: str) -> Chat:
+        """Return a chat's name and labels. Raises `SendError`; asking again does no harm."""
 
     async def sent_since(self, chat: str, since: int) -> tuple[SentPart, ...]:
         """Return the messages of ours in `chat` since the instant (µs), oldest first.

@@ -3,8 +3,9 @@
 Imported by `bootstrap` only.
 """
 
+from app.conversation.ports import Chat
 from app.gateways.openai import OpenAIProvider, OpenAISettings
-from app.gateways.whapi import ChannelHealth, Chat, WhapiMessenger, WhapiSettings
+from app.gateways.whapi import ChannelHealth, WhapiMessenger, WhapiSettings
 
 __all__ = [
     "ChannelHealth",

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from app.conversation.ports import (
+    Chat,
     SendDeferred,
     SendError,
     SendOutcomeUnknown,
@@ -66,13 +67,6 @@ class WhapiSettings(msgspec.Struct, frozen=True, kw_only=True):
     """From the start of a send to its outcome. Must be below the delivery deadline."""
     typing_seconds: float = 2.0
     connections: int = 100
-
-
-class Chat(msgspec.Struct, frozen=True):
-    """What the channel knows of a chat."""
-
-    name: str
-    labels: tuple[str, ...]
 
 
 class ChannelHealth(msgspec.Struct, frozen=True):

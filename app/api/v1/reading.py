@@ -115,6 +115,12 @@ class BotReads(Protocol):
     async def news(self) -> None:
         """Return when the log goes on, or soon: it is a hint."""
 
+    async def read_profile_again(self, person: str) -> str | None:
+        """Begin to read name and labels of a phone number, lid or pseudonym; return who that is.
+
+        None: nobody whom the log knows. Raises `TooManyUpdates` or `EventStoreError`.
+        """
+
     def handles_of(self, pseudonym: str) -> tuple[Handle, ...]:
         """Return by what a person is known. Raises `KeyringError`."""
 
