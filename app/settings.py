@@ -191,6 +191,17 @@ class Settings(BaseSettings):
         return SecretStr(given)
 
     @model_validator(mode="after")
+    def _lives_longer_than_it_is_silent(self) -> Self:
+        """Refuse a node that others would take for dead between two beats: it would never work."""
+        if self.dead_seconds < 2 * self.beat_seconds:
+            msg = (
+                f"HILO_DEAD_SECONDS={self.dead_seconds:g} must be at least twice "
+                f"HILO_BEAT_SECONDS={self.beat_seconds:g}"
+            )
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _keys_have_a_database(self) -> Self:
         if not self.on_postgres:
             return self

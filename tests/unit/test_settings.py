@@ -66,3 +66,9 @@ def test_an_address_is_shown_without_what_opens_it(address: str, shown: str | No
 
 def test_every_setting_says_what_it_is() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_a_node_that_would_be_dead_between_two_beats_is_refused() -> None:
+    with pytest.raises(SettingsError, match="at least twice HILO_BEAT_SECONDS=60"):
+        load(beat_seconds=60)
+    assert load(beat_seconds=60, dead_seconds=120).dead_seconds == 120

@@ -46,7 +46,7 @@ def test_nodes_of_two_releases_are_shown_side_by_side(hilo: Hilo, house: House) 
 def test_where_no_node_lives_the_exit_code_says_so(hilo: Hilo, house: House) -> None:
     assert hilo("nodes").code == 1
     beat(house, "a", "1.0")
-    dead = hilo("nodes", "--json", HILO_DEAD_SECONDS="0.000001")
+    dead = hilo("nodes", "--json", HILO_DEAD_SECONDS="0.000001", HILO_BEAT_SECONDS="1e-9")
     assert dead.code == 1
     assert [node["alive"] for node in dead.json["nodes"]] == [False]
 

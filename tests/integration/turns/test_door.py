@@ -75,7 +75,7 @@ class SlowDisk:
 
 
 async def test_a_full_queue_says_come_again_and_loses_nothing(stage: Stage) -> None:
-    await stage.open(queue=3, beat_seconds=60, quiet_seconds=0.3)
+    await stage.open(queue=3, beat_seconds=60, dead_seconds=600, quiet_seconds=0.3)
     disk = SlowDisk(stage)
     bodies = [body(stage, number) for number in range(8)]
     asking = [asyncio.create_task(stage.post(one)) for one in bodies]

@@ -143,6 +143,7 @@ async def house(
         quiet_seconds=3600,
         longest_seconds=3600,
         beat_seconds=60,
+        dead_seconds=600,
     )
     outside = open_outside(settings, openai_url=NOWHERE, whapi_url=NOWHERE)
     async with open_bot(settings, outside) as bot:
