@@ -22,9 +22,9 @@ FACTORIES: dict[str, Callable[[Path], StoreFactory]] = {
 @pytest.fixture(scope="session", autouse=True)
 def one_database(postgres: Databases) -> Iterator[None]:
     """The database that all logs on PostgreSQL of this session are in, a schema each."""
-    PostgresFactory.database = postgres.database()
+    database = PostgresFactory.database = postgres.database()
     yield
-    postgres.drop(PostgresFactory.database)
+    postgres.drop(database)  # its own: `tests.faults.eventstore` has one, too
 
 
 @pytest.fixture(params=sorted(FACTORIES))

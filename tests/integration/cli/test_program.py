@@ -13,7 +13,7 @@ import pytest
 from tests.integration.cli.conftest import Hilo, environment
 from tests.integration.cli.house import House
 
-START_SECONDS = 0.4
+START_SECONDS = 0.8
 
 
 def test_help_is_there_at_once(tmp_path: Path) -> None:
