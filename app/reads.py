@@ -13,6 +13,7 @@ from app.aggregates.catalogue import EVENT_CLASSES
 from app.bootstrap import Bot
 from app.conversation.receiving import user_stream
 from app.installation import handles_named
+from app.children import Piped, piped
 from app.projections import Views
 from app.projections.bulk import worker_command
 from app.projections.pasts import Pasts
@@ -30,6 +31,8 @@ LOOK_SECONDS: Final = 0.5
 """How soon what another node commits is noticed by those who follow the log."""
 
 READERS: Final = 4
+EXPORTS: Final = 2
+"""Of one bot at once."""
 
 
 class RunningBot:
@@ -42,6 +45,8 @@ class RunningBot:
         self.leaving = False
         """Whether the node is about to stop."""
         self._rebuild: asyncio.Task[None] | None = None
+        self._exports: list[Piped] = []
+        self._starting = 0
         self.readers = ThreadPoolExecutor(READERS, thread_name_prefix="hilo-api")
 
     @property
@@ -86,6 +91,20 @@ class RunningBot:
         self._rebuild = asyncio.ensure_future(_rebuilt(model, command))
         return True
 
+    async def export(self, words: list[str]) -> Piped | None:
+        """Start an export in the worker; None if there are too many. Raises `ChildFailed`."""
+        self._exports = [one for one in self._exports if not one.ended]
+        if len(self._exports) + self._starting >= EXPORTS:
+            return None
+        self._starting += 1
+        try:
+            directory = self._bot.settings.bot_directory
+            child = await piped([*worker_command(directory, "export", ()), *words])
+        finally:
+            self._starting -= 1
+        self._exports.append(child)
+        return child
+
     def acted(self, action: str, *, by: str, why: str, about: tuple[str, ...]) -> None:
         """Record what an operator is going to do. Raises `LogUnavailable`."""
         control.acted(self._bot.settings, action, bot=self.name, why=why, about=about, by=by)
@@ -121,6 +140,8 @@ class RunningBot:
     async def close(self) -> None:
         """Let go of the past, of the threads, and of a rebuild: the next one goes on there."""
         self.leaving = True
+        for child in self._exports:
+            await child.kill()
         if self._rebuild is not None:
             self._rebuild.cancel()
             await asyncio.gather(self._rebuild, return_exceptions=True)

@@ -1,8 +1,10 @@
-"""The bulk process: `python -m app.worker rebuild|catch-up|past --data DIR --bot BOT [--model …]`.
+"""The bulk process: `python -m app.worker rebuild|catch-up|past|export --data DIR --bot BOT …`.
 
 It does what would keep the server's one Python lock busy: niced, in a process of its own, started
 by `hilo serve` or by hand beside it. It can be killed at any moment and started again. `past`
-builds the models as they were at `--position` into the new file `--out`.
+builds the models as they were at `--position` into the new file `--out`. `export` writes the log,
+or the one `--model` (as it was at `--position`, if that is given), to standard output as `--format`
+says, and nothing else; what goes wrong is the last line of standard error.
 
 Standard output is JSON lines: `{"event": "progress", "position", "head", "events_per_second"}`, at
 the end one `{"event": "model", "model", "position", "switched", "parked"}` a model and
@@ -26,7 +28,7 @@ from typing import Final
 
 import msgspec
 
-from app import logs, stores
+from app import exporting, logs, stores
 from app.bots import the_bot
 from app.projections import (
     MODELS,
@@ -68,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = the_bot(installation)
         skips = ControlLedger(installation, settings.bot)
         return _work(options, settings, skips)
-    except (_WrongCall, SettingsError) as error:
+    except (_WrongCall, SettingsError, exporting.CannotExport) as error:
         return _failed(USAGE, error)
     except RebuildRunning as error:
         return _failed(RUNNING, error)
@@ -78,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m app.worker", description="Hilo's bulk work.")
-    parser.add_argument("work", choices=("rebuild", "catch-up", "past"))
+    parser.add_argument("work", choices=("rebuild", "catch-up", "past", "export"))
     parser.add_argument("--data", required=True, help="directory of all bots' data")
     parser.add_argument("--bot", required=True, help="name of the bot")
     parser.add_argument(
@@ -86,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--position", type=int, default=0, help="for past: the moment")
     parser.add_argument("--out", type=Path, help="for past: the new file")
+    exporting.add_arguments(parser)
     return parser
 
 
@@ -99,6 +102,8 @@ def _work(options: argparse.Namespace, settings: Settings, skips: SkipLedger) ->
         raise _WrongCall(error) from error
     log = stores.open_log(settings)
     try:
+        if options.work == "export":
+            return exporting.export(options, settings, log, models, skips.recorded())
         if options.work == "past":
             return _past(options, log, models, skips)
         path = settings.bot_directory / "views.db"
@@ -177,7 +182,8 @@ class _Report:
 
 
 def _failed(code: int, error: Exception) -> int:
-    _say(event="error", error=str(error))
+    if "export" not in sys.argv[1:2]:  # its standard output is the export alone
+        _say(event="error", error=str(error))
     sys.stderr.write(f"{error}\n")
     return code
 

@@ -21,7 +21,7 @@ from app.api import hooks
 from app.api.bounds import BoundedBodies
 from app.api.callers import Gate
 from app.api.problem import CONTENT_TYPE, Problem, register_problems
-from app.api.v1 import events, fleet, operating, stream, users
+from app.api.v1 import events, exports, fleet, operating, stream, users
 from app.api.v1.reading import BotReads
 from app.api.v1.showing import SCHEMAS
 
@@ -164,6 +164,7 @@ def create_app(
         users.router,
         fleet.router,
         operating.router,
+        exports.router,
     ):
         app.include_router(router)
     plain = app.openapi

@@ -1,19 +1,20 @@
-"""An export of the log as JSONL: constant memory, a file that is whole or not there."""
+"""An export of the log: constant memory, a file that is whole or not there."""
 
 from __future__ import annotations
 
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from app.cli.failures import CannotReach, FoundProblem, WrongUsage
-from app.cli.output import Bar, bar, json_line
+from app.cli.output import Bar, bar
 from app.cli.recorded import Presenter
 from app.cli.selection import Selection, pages
+from app.exports import LOG_COLUMNS, Format, NoParquet, RowWriter, flat_event, writer
 
 if TYPE_CHECKING:
     from app.installation import Installation
@@ -31,11 +32,13 @@ class Export:
         after: Position,
         up_to: Position | None,
         opening: bool,
+        format_: Format = "jsonl",
     ) -> None:
         """Export up to `up_to`, or to where the log ends now. `opening` opens sealed fields."""
         head = here.log.head()
         self._log = here.log
         self._wanted = wanted
+        self._format = format_
         self._epoch = head.epoch
         self.after = after
         self.up_to = head.position if up_to is None else up_to
@@ -44,34 +47,50 @@ class Export:
         """Events written so far."""
 
     def to_stdout(self) -> None:
-        """Write the lines to stdout."""
-        self._write(sys.stdout.write, shown=not sys.stdout.isatty())
+        """Write the rows to stdout."""
+        sys.stdout.flush()
+        self._write(sys.stdout.buffer, shown=not sys.stdout.isatty())
+        sys.stdout.buffer.flush()
 
     def to_file(self, path: Path) -> None:
-        """Write the lines to a file that appears when it is complete and on the disk.
+        """Write the rows to a file that appears when it is complete and on the disk.
 
         A pipe or a device that stands at `path` is written to as it is. Raises `WrongUsage` if
         nothing can be written there, `CannotReach` if not everything could.
         """
-        target, device = _target(path)
-        with (_opened if device else _whole)(path, target) as file:
-            self._write(file.write, shown=True)
+        with whole(path) as file:
+            self._write(file, shown=True)
 
-    def _write(self, write: Callable[[str], object], *, shown: bool) -> None:
+    def _write(self, out: BinaryIO, *, shown: bool) -> None:
         total = self.up_to - self.after
+        try:
+            rows = writer(self._format, out, LOG_COLUMNS)
+        except NoParquet as error:
+            raise WrongUsage(str(error)) from None
         with bar("exporting", total, shown=shown) as progress:
-            self._write_pages(write, progress)
+            self._write_pages(rows, progress)
+        rows.close()
         if self._log.head().epoch != self._epoch:
             msg = "the log was restored during the export: start it again"
             raise FoundProblem(msg)
 
-    def _write_pages(self, write: Callable[[str], object], progress: Bar) -> None:
+    def _write_pages(self, rows: RowWriter, progress: Bar) -> None:
         as_json = self.presenter.as_json
+        flat = self._format != "jsonl"
         for position, page in pages(self._log, self._wanted, after=self.after, up_to=self.up_to):
             for event in page:
-                write(json_line(as_json(event)) + "\n")
+                row = as_json(event)
+                rows.write(flat_event(row) if flat else row)
             self.count += len(page)
             progress.at(position - self.after)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[BinaryIO]:
+    """Give a file that stands at `path` when it is complete; a device as it is."""
+    target, device = _target(path)
+    with (_opened if device else _whole)(path, target) as file:
+        yield file
 
 
 def _target(path: Path) -> tuple[Path, bool]:
@@ -90,9 +109,9 @@ def _target(path: Path) -> tuple[Path, bool]:
 
 
 @contextmanager
-def _opened(path: Path, target: Path) -> Iterator[TextIO]:
+def _opened(path: Path, target: Path) -> Iterator[BinaryIO]:
     try:
-        device = target.open("w", encoding="utf-8")
+        device = target.open("wb")
     except OSError as error:
         raise _unusable(path, error) from error
     try:
@@ -105,7 +124,7 @@ def _opened(path: Path, target: Path) -> Iterator[TextIO]:
 
 
 @contextmanager
-def _whole(path: Path, target: Path) -> Iterator[TextIO]:
+def _whole(path: Path, target: Path) -> Iterator[BinaryIO]:
     """Give a file beside `target` that takes its place, durably, unless something is raised."""
     try:
         # Its mode is 0600: texts may be in it.
@@ -113,7 +132,7 @@ def _whole(path: Path, target: Path) -> Iterator[TextIO]:
     except OSError as error:
         raise _unusable(path, error) from error
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

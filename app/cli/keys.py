@@ -25,7 +25,7 @@ def create(
             "--role",
             help="auditor: everything there is to read, texts included; operator: the bot's work "
             "and who people are, no texts; analyst: figures and events, no texts and no names; "
-            "hook: POST /update-user; webhook: the gateway's webhooks.",
+            "hook: POST /update-user; webhook: nothing yet (webhooks have their channel's secret).",
         ),
     ],
     bot: Annotated[

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from app.cli.failures import DONE, FoundProblem, WrongUsage, codes
-from app.cli.options import Bot, Data, Json, Open, Types, User, Who, group, opened
+from app.cli.options import AsOf, Bot, Data, Json, Open, Types, User, Who, group, opened
 from app.times import iso
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def tail(
     types: Types = None,
     user: User = None,
     after: After = None,
+    as_of: AsOf = None,
     opening: Open = False,
     raw: Raw = False,
     data: Data = None,
@@ -67,15 +68,20 @@ def tail(
     event belongs to, cau the version of the event that caused it; at and other instants are µs
     since 1970.
     """
+    from app import asof
     from app.cli.selection import refuse_beyond, select
 
+    if follow and as_of is not None:
+        msg = "--follow goes on with what is new and --as-of ends in the past: give one of them"
+        raise WrongUsage(msg)
     with opened(data, bot) as here:
         wanted = select(here, types, user)
         start = refuse_beyond(here.log, after, "--after")
-        head = here.log.head()
-        seen = here.log.cursor_at(head.position)
+        end = asof.as_of(here.log, as_of)
+        seen = here.log.cursor_at(end)
         show = _Lines(here, as_json=as_json, raw=raw, opening=opening)
-        _show_first(here, wanted, show, after=None if after is None else start, limit=limit)
+        begin = None if after is None else start
+        _show_first(here, wanted, show, after=begin, up_to=end, limit=limit)
         if follow:
             _follow(here, wanted, show, seen)
     return DONE
@@ -137,11 +143,12 @@ def _show_first(
     show: _Lines,
     *,
     after: Position | None,
+    up_to: Position,
     limit: int | None,
 ) -> None:
     from app.cli.selection import newest, pages
 
-    head = here.log.head().position
+    head = up_to
     if after is None:
         for event in newest(here.log, wanted, limit=20 if limit is None else limit, up_to=head):
             show(event)
@@ -173,6 +180,7 @@ def show(
         int | None,
         typer.Option("--limit", "-n", min=0, metavar="N", help="Only the newest N events."),
     ] = None,
+    as_of: AsOf = None,
     opening: Open = False,
     raw: Raw = False,
     data: Data = None,
@@ -183,13 +191,14 @@ def show(
 
     The lines are those of hilo log tail.
     """
+    from app import asof
     from app.cli.selection import Selection, newest, pages
     from eventstore.types import Position
 
     with opened(data, bot) as here:
         wanted = Selection(stream=here.stream_of(who))
         print_event = _Lines(here, as_json=as_json, raw=raw, opening=opening)
-        head = here.log.head().position
+        head = asof.as_of(here.log, as_of)
         if limit is not None:
             for event in newest(here.log, wanted, limit=limit, up_to=head):
                 print_event(event)
@@ -268,12 +277,20 @@ def export(
     ] = None,
     types: Types = None,
     user: User = None,
+    format_: Annotated[
+        Literal["jsonl", "csv", "parquet"],
+        typer.Option(
+            "--format",
+            metavar="jsonl|csv|parquet",
+            help="CSV and Parquet have the state as JSON text; Parquet needs hilo[parquet].",
+        ),
+    ] = "jsonl",
     opening: Open = False,
     data: Data = None,
     bot: Bot = None,
     as_json: Json = False,
 ) -> int:
-    """Export events as JSONL, one a line, oldest first, up to where the log ends now.
+    """Export events, as JSONL one a line, oldest first, up to where the log ends now.
 
     With --output a summary is printed (--json: as JSON); else stdout holds the events themselves.
     Without --open sealed fields stay sealed. POS must not separate events of one append.
@@ -295,7 +312,7 @@ def export(
             if end < start:
                 msg = f"--up-to {end} is before --after {start}"
                 raise WrongUsage(msg)
-        job = Export(here, wanted, after=start, up_to=end, opening=opening)
+        job = Export(here, wanted, after=start, up_to=end, opening=opening, format_=format_)
         if output is None or str(output) == "-":
             job.to_stdout()
         else:

@@ -7,12 +7,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, Final
+from typing import IO, TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
 from app.cli.failures import DONE, FOUND, CannotReach, FoundProblem, WrongUsage, codes
-from app.cli.options import Bot, Data, Json, group, installation_of, opened
+from app.cli.options import AsOf, Bot, Data, Json, Open, group, installation_of, opened
 
 if TYPE_CHECKING:
     from app.cli.output import Bar
@@ -26,6 +26,7 @@ Why = Annotated[
     str, typer.Option("--why", metavar="TEXT", help="The reason, kept in the control log.")
 ]
 _NOT_BUILT: Final = "there is no log, or the read model is not built yet"
+_USAGE: Final = 2  # of the worker
 Said = dict[str, Any]  # a line of the worker's
 
 
@@ -203,6 +204,68 @@ def skip(
         )
         standing = views.standings()[model.name]
     return _say(standing, as_json=as_json)
+
+
+@projections.command(epilog=codes(found="the export did not end", unreachable=_NOT_BUILT))
+def export(
+    name: Name,
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write FILE, whole or not at all; - is stdout."
+        ),
+    ] = None,
+    format_: Annotated[
+        Literal["jsonl", "csv", "parquet"],
+        typer.Option("--format", metavar="jsonl|csv|parquet", help="Parquet needs hilo[parquet]."),
+    ] = "jsonl",
+    as_of: AsOf = None,
+    opening: Open = False,
+    data: Data = None,
+    bot: Bot = None,
+    as_json: Json = False,
+) -> int:
+    """Export a read model's table, now or as it was, with the columns of docs/read-models.md.
+
+    The client view has the names of M003; without --open what is personal in it is masked. With
+    --output a summary is printed (--json: as JSON); else stdout holds the rows themselves.
+    """
+    from app import asof
+    from app.cli import output as printing
+    from app.cli.export import whole
+    from app.projections import MODELS, UnknownModel, named
+    from app.projections.bulk import worker_command
+
+    with opened(data, bot) as here:
+        try:
+            model = named(name, MODELS)
+        except UnknownModel as error:
+            raise WrongUsage(str(error)) from None
+        words = worker_command(here.settings.bot_directory, "export", [model.name])
+        words += [f"--format={format_}", *(["--open"] if opening else [])]
+        if as_of is not None:
+            words.append(f"--position={asof.as_of(here.log, as_of)}")
+    if output is None or str(output) == "-":
+        _export(words, None)
+    else:
+        with whole(output) as file:
+            _export(words, file)
+        if as_json:
+            printing.write_json({"file": str(output), "name": model.name})
+        else:
+            printing.remark(f"the rows of {model.name} are in {output}")
+    return DONE
+
+
+def _export(command: list[str], out: IO[bytes] | None) -> None:
+    ended = subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, check=False
+    )
+    if ended.returncode:
+        said = ended.stderr.decode(errors="replace").strip().splitlines()
+        msg = said[-1] if said else f"the export's process ended with {ended.returncode}"
+        raise (WrongUsage if ended.returncode == _USAGE else FoundProblem)(msg)
 
 
 @contextmanager

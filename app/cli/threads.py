@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
 from app.cli.failures import DONE, FOUND, codes
-from app.cli.options import Bot, Data, Json, group, opened
+from app.cli.options import AsOf, Bot, Data, Json, group, opened
 
 if TYPE_CHECKING:
     from app.installation import Installation
@@ -37,6 +39,7 @@ def list_threads(
         Literal["activity", "tokens"],
         typer.Option("--sort", metavar="activity|tokens", help="Who comes first."),
     ] = "activity",
+    as_of: AsOf = None,
     data: Data = None,
     bot: Bot = None,
     as_json: Json = False,
@@ -47,15 +50,14 @@ def list_threads(
     """
     from app import projections
     from app.cli import output
-    from app.cli.views import views_of
 
-    with opened(data, bot) as here, views_of(here) as views:
+    with opened(data, bot) as here, _asked(here, as_of) as views:
         found = (
             projections.threads(views, limit=limit)
             if sort == "activity"
             else projections.top(views, limit)
         )
-        reflected = _reflects(here, views, found, quiet=as_json)
+        reflected = _reflects(here, views, found, quiet=as_json, past=as_of is not None)
     if as_json:
         output.write_json(reflected | {"threads": [_as_json(view) for view in found.threads]})
         return DONE
@@ -82,6 +84,7 @@ def check(
     largest: Annotated[
         int, typer.Option("--top", min=0, metavar="N", help="How many of the largest to show.")
     ] = 10,
+    as_of: AsOf = None,
     data: Data = None,
     bot: Bot = None,
     as_json: Json = False,
@@ -92,13 +95,13 @@ def check(
     (prepare), from 100 % on critical (clean).
     """
     from app import projections
-    from app.cli.views import complaints, views_of
+    from app.cli.views import complaints
 
-    with opened(data, bot) as here, views_of(here) as views:
+    with opened(data, bot) as here, _asked(here, as_of) as views:
         status = projections.bands(views, limit)
         largest_ones = projections.top(views, largest)
-        wrong = complaints(views, here)
-        reflected = _reflects(here, views, status, quiet=as_json)
+        wrong = complaints(views, here) if as_of is None else []
+        reflected = _reflects(here, views, status, quiet=as_json, past=as_of is not None)
     if as_json:
         _write_check_json(status, largest_ones, reflected | {"wrong": wrong})
     else:
@@ -107,8 +110,23 @@ def check(
     return FOUND if critical or wrong else DONE
 
 
+@contextmanager
+def _asked(here: Installation, as_of: str | None) -> Iterator[Views]:
+    """Give the read models as they are, or as they were."""
+    from app import asof
+    from app.cli.pasts import past_of
+    from app.cli.views import views_of
+
+    if as_of is None:
+        with views_of(here) as views:
+            yield views
+        return
+    with past_of(here, asof.as_of(here.log, as_of), "thread_map", "token_totals") as views:
+        yield views
+
+
 def _reflects(
-    here: Installation, views: Views, answer: Threads | Bands, *, quiet: bool
+    here: Installation, views: Views, answer: Threads | Bands, *, quiet: bool, past: bool
 ) -> dict[str, object]:
     """Return which position of the log an answer reflects, and say it to people."""
     from app.cli import output
@@ -117,9 +135,9 @@ def _reflects(
     head = here.log.head().position
     lag = max(0, head - answer.position)
     if not quiet:
-        behind = f", {lag} events behind it" if lag else ""
+        behind = f", {lag} events behind it" if lag and not past else ""
         output.remark(f"as of position {answer.position} of a log that ends at {head}{behind}")
-        for complaint in complaints(views, here):
+        for complaint in [] if past else complaints(views, here):
             output.remark(f"warning: {complaint}")
     return {"position": answer.position, "head": head, "lag": lag}
 

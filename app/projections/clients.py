@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -69,6 +71,12 @@ def clients(views: Views, *, after: str = "", limit: int = 100) -> Clients:
     with asking(views, "client_view") as (db, position):
         rows = db.execute(query, (after, limit)).fetchall()
     return Clients(position, [_view(row) for row in rows])
+
+
+def every(db: sqlite3.Connection) -> Iterator[ClientView]:
+    """Yield every client of a table `client_view`, in the order of their pseudonyms."""
+    query = f"SELECT {_COLUMNS} FROM client_view ORDER BY user"  # noqa: S608 - our own names
+    return map(_view, db.execute(query))
 
 
 def open_client(view: ClientView, log: LogReader, sealer: Sealer) -> Client:

@@ -27,6 +27,7 @@ COMMANDS = COMPOSED | {
         "app.access",
         "app.bootstrap",
         "app.control",
+        "app.exports",
         "app.importing",
         "app.installation",
         "app.worker",
@@ -45,11 +46,13 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "app.conversation": CONVERSATION,
     "app.gateways": ENTRANCE,  # adapters know the ports they implement, and nobody knows adapters
     "app.simulators": frozenset({FOUNDATION}),  # strangers to the bot, as the real ones are
-    "app.api": ENTRANCE,
+    "app.api": ENTRANCE | {"app.exports"},
     "app.jobs": ENTRANCE,
     "app.installation": CONVERSATION,  # what is on the disk, opened to be read
     "app.importing": ENTRANCE,
     "app.bootstrap": COMPOSED | {"app.gateways", "app.simulators", "app.skips"},
+    "app.exports": CONVERSATION,  # rows and formats
+    "app.exporting": CONVERSATION | {"app.exports"},  # an export, in the worker
     "app.control": PROJECTIONS,  # the installation's own log
     "app.skips": CONVERSATION | {"app.control"},  # what of it the read models ask
     "app.access": PROJECTIONS,  # who may come in: a part of that log
@@ -63,7 +66,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "app.node": COMPOSED
     | {"app.access", "app.bootstrap", "app.reads"},  # the bots of one process, and their door
     "app.serving": COMPOSED | {"app.bootstrap", "app.control", "app.node"},  # that process
-    "app.worker": COMPOSED | {"app.bootstrap", "app.skips"},
+    "app.worker": COMPOSED | {"app.bootstrap", "app.exporting", "app.skips"},
     "app.demo": COMPOSED | {"app.bootstrap"},
     "app.cli": COMMANDS,
     "app.__main__": COMMANDS | {"app.cli"},

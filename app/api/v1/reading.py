@@ -19,6 +19,7 @@ from app import asof
 from app.api.callers import Caller
 from app.api.problem import Problem, ProblemError
 from app.asof import UnclearMoment
+from app.children import Piped
 from app.projections import NotBuilt, Views
 from app.projections.pasts import PastFailed
 from app.projections.skipping import SkipLedger
@@ -105,6 +106,9 @@ class BotReads(Protocol):
 
     async def rebuild(self, model: str) -> bool:
         """Start to make a read model anew; tell whether it was started: one at a time."""
+
+    async def export(self, words: list[str]) -> Piped | None:
+        """Start an export in the worker; None if there are too many. Raises `ChildFailed`."""
 
     def acted(self, action: str, *, by: str, why: str, about: tuple[str, ...]) -> None:
         """Record what an operator is going to do. Raises `LogUnavailable`."""

@@ -203,7 +203,7 @@ async def test_texts_are_sealed_in_the_log_and_pages_compressed(
 async def test_the_description_has_an_example_for_every_answer(local: Client) -> None:
     document = (await local.get("/v1/openapi.json")).json()
     for path, operations in document["paths"].items():
-        if not path.startswith("/v1") or path.endswith("/stream"):
+        if not path.startswith("/v1") or path.endswith("/stream") or "/exports/" in path:
             continue
         for operation in operations.values():
             good = operation["responses"].get("200") or operation["responses"]["202"]

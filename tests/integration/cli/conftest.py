@@ -53,12 +53,13 @@ def hilo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hilo:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of the worker that a command starts
 
     def run(*arguments: object, **variables: str) -> Ran:
-        out, err = io.StringIO(), io.StringIO()
+        out, err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline=""), io.StringIO()
         with monkeypatch.context() as scope, redirect_stdout(out), redirect_stderr(err):
             for name, value in ({"HILO_DATA": str(tmp_path / "data")} | variables).items():
                 scope.setenv(name, value)
             code = main([str(argument) for argument in arguments])
-        return Ran(code, out.getvalue(), err.getvalue())
+        out.seek(0)
+        return Ran(code, out.read(), err.getvalue())
 
     return run
 
