@@ -11,9 +11,9 @@ import structlog
 from app import control
 from app.aggregates.catalogue import EVENT_CLASSES
 from app.bootstrap import Bot
+from app.children import Piped, piped
 from app.conversation.receiving import user_stream
 from app.installation import handles_named
-from app.children import Piped, piped
 from app.projections import Views
 from app.projections.bulk import worker_command
 from app.projections.pasts import Pasts

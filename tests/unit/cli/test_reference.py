@@ -17,7 +17,8 @@ EXPECTED = """
     log.tail log.show log.stats log.export
     threads.list threads.check users.show
     turns.list turns.retry turns.drop
-    projections.export projections.list projections.rebuild projections.pause projections.resume projections.skip
+    projections.export projections.list projections.rebuild
+    projections.pause projections.resume projections.skip
     keys.create keys.list keys.revoke bots.list control.log store.prepare config.show
 """
 
