@@ -10,6 +10,7 @@ from bench.plan import Plan
 from bench.rows import (
     appending,
     migrating,
+    moments,
     nodes,
     pg_appending,
     pg_reading,
@@ -30,6 +31,8 @@ ROWS: Final[Mapping[str, Measure]] = {
     "rebuild": reading.rebuilding,
     "rebuild-all": projecting.rebuilding_all,
     "live-lag": projecting.live_lag,
+    "user-at": moments.one_user,
+    "thread-map-at": moments.thread_map,
     "cold-load": reading.cold_load,
     "turn": turn.overhead,
     "disk": appending.bytes_on_disk,
