@@ -8,6 +8,7 @@ from typing import Final
 from bench.measuring import Row
 from bench.plan import Plan
 from bench.rows import (
+    api,
     appending,
     migrating,
     moments,
@@ -33,6 +34,7 @@ ROWS: Final[Mapping[str, Measure]] = {
     "live-lag": projecting.live_lag,
     "user-at": moments.one_user,
     "thread-map-at": moments.thread_map,
+    "event-page": api.pages,
     "cold-load": reading.cold_load,
     "turn": turn.overhead,
     "disk": appending.bytes_on_disk,
