@@ -10,6 +10,7 @@ from bench.plan import Plan
 from bench.rows import (
     api,
     appending,
+    clients,
     migrating,
     moments,
     nodes,
@@ -37,6 +38,7 @@ ROWS: Final[Mapping[str, Measure]] = {
     "event-page": api.pages,
     "cold-load": reading.cold_load,
     "turn": turn.overhead,
+    "clients": clients.clients,
     "disk": appending.bytes_on_disk,
     "pg-append-64": pg_appending.many_callers,
     "pg-append-4p": pg_appending.many_processes,
