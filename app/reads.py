@@ -16,6 +16,7 @@ from app.conversation.receiving import user_stream
 from app.installation import handles_named
 from app.projections import Views
 from app.projections.bulk import worker_command
+from app.projections.clients import ClientView
 from app.projections.pasts import Pasts
 from app.projections.skipping import SkipLedger
 from app.skips import ControlLedger
@@ -116,6 +117,10 @@ class RunningBot:
     async def news(self) -> None:
         """Return when the log goes on, or soon."""
         await self._bot.news.wait(LOOK_SECONDS)
+
+    async def client(self, pseudonym: str) -> ClientView:
+        """Return what is known of a client; never fails."""
+        return await self._bot.clients.get(user_stream(pseudonym))
 
     async def read_profile_again(self, person: str) -> str | None:
         """Begin to read name and labels of somebody again; return their pseudonym, if any."""

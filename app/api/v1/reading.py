@@ -21,6 +21,7 @@ from app.api.problem import Problem, ProblemError
 from app.asof import UnclearMoment
 from app.children import Piped
 from app.projections import NotBuilt, Views
+from app.projections.clients import ClientView
 from app.projections.pasts import PastFailed
 from app.projections.skipping import SkipLedger
 from eventstore.codec import Codec
@@ -118,6 +119,9 @@ class BotReads(Protocol):
 
     async def news(self) -> None:
         """Return when the log goes on, or soon: it is a hint."""
+
+    async def client(self, pseudonym: str) -> ClientView:
+        """Return what is known of a client, next to nothing of somebody unknown; never fails."""
 
     async def read_profile_again(self, person: str) -> str | None:
         """Begin to read name and labels of a phone number, lid or pseudonym; return who that is.

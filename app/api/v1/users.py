@@ -159,6 +159,38 @@ async def show_user(  # noqa: PLR0913 - every filter is a parameter
 
 
 @router.get(
+    "/{user}/client",
+    summary="What the bot knows of a client, from memory if it is there",
+    responses=answers(
+        clients.Client,
+        "The client.",
+        {
+            "userId": "k7q2mzp4xw3abcde5fgh",
+            "name": MASK,
+            "userName": MASK,
+            "labels": [],
+            "chatId": MASK,
+            "lastActivity": "2026-11-20T19:30:00.000001Z",
+            "threadId": "conv_1",
+            "threadTokenCount": 1050,
+        },
+    ),
+)
+async def show_client(
+    request: Request, caller: Reader, user: str, *, bot: BotName = ""
+) -> Response:
+    """Return the client view of one user: recorded activity, name and labels, thread."""
+    read = read_for(request, caller, bot)
+    position = await read.position(None)
+    if not (user.isascii() and user.isalnum()):
+        raise ProblemError(no_such("user"))
+    view = await read.bot.client(user)
+    if view.chat is None and view.named_at is None:
+        raise ProblemError(no_such("user"))
+    return await read.answer(position, lambda: _client(read, view))
+
+
+@router.get(
     "/{user}/timeline",
     summary="What happened to a user, and what led to what",
     responses=answers(

@@ -8,7 +8,6 @@ from structlog.testing import capture_logs
 
 from app import access
 from app.aggregates import events as e
-from app.projections import clients
 from tests.integration.turns.stage import Stage
 
 ANA = "15550103401"
@@ -46,11 +45,11 @@ async def rename(stage: Stage, name: str, *labels: str) -> None:
 
 
 async def shown(stage: Stage, user: str) -> tuple[str | None, tuple[str, ...]]:
-    """Return name and labels, as the client cache has them."""
-    bot = stage.bot
-    view = await bot.clients.get(f"user/{user}")  # type: ignore[arg-type]
-    client = clients.open_client(view, bot.log, bot.sealer)
-    return client.name, client.labels
+    """Return name and labels, as the API shows them from memory."""
+    async with httpx2.AsyncClient(base_url=stage.url, timeout=10) as client:
+        found = (await client.get(f"/v1/users/{user}/client")).json()
+        assert (await client.get("/v1/users/nobody/client")).status_code == 404
+    return found["name"], tuple(found["labels"])
 
 
 async def test_name_and_labels_are_read_again_and_told_once(stage: Stage, known: str) -> None:
