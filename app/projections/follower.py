@@ -39,8 +39,11 @@ _PAUSE_SECONDS: Final = 0.02
 """Between batches: a transaction for each commit of the log would want the interpreter's lock as
 often as the writer does."""
 
-_RESTS: Final = 4
-"""Times as long as the last batch took: beside a busy event loop that is longer than the pause."""
+_RESTS: Final = 12
+"""Times as long as the last batch took: beside a busy event loop that is longer than the pause, and
+a longer batch costs less an event (docs/performance.md)."""
+
+_LONGEST_REST_SECONDS: Final = 0.25
 
 
 class Follower:
@@ -167,7 +170,7 @@ class Follower:
                     arrive = None
                 began = time.monotonic()
                 if self._turn():
-                    self._stopping.wait(max(_PAUSE_SECONDS, _RESTS * (time.monotonic() - began)))
+                    self._stopping.wait(_rest(time.monotonic() - began))
                 else:
                     self._news.wait(_IDLE_SECONDS)
             except Exception as error:  # noqa: BLE001 - were this thread to end, nobody would know
@@ -290,3 +293,8 @@ class Follower:
             self._standings = standings
             self._head = head
             self._changed.notify_all()
+
+
+def _rest(took: float) -> float:
+    """Return how long to rest after a batch that took so many seconds."""
+    return max(_PAUSE_SECONDS, min(_LONGEST_REST_SECONDS, _RESTS * took))
