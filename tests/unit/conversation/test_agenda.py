@@ -6,8 +6,10 @@ import pytest
 
 from app.aggregates import BufferPolicy
 from app.aggregates import open_work as w
+from app.aggregates.events import ResetReason
 from app.aggregates.user_state import BLANK, UserState
-from app.conversation.agenda import GRACE, STEP, Agenda
+from app.conversation.activity import reset_of
+from app.conversation.agenda import GRACE, STEP, Agenda, open_work
 from eventstore.types import Micros, StreamName
 
 NOW = Micros(1_800_000_000_000_000)
@@ -100,3 +102,59 @@ def test_a_part_in_flight_is_waited_for_by_whoever_takes_over() -> None:
     assert agenda().due_at(ANA, delivery("dead", in_flight=deadline)) == deadline + MARGIN
     late = agenda(1).due_at(ANA, delivery("dead", in_flight=deadline))
     assert late == deadline + MARGIN + GRACE
+
+
+# --- the record of an activity -------------------------------------------------------------------
+
+TEN_MINUTES = 600 * SECOND
+TOUCHED = UserState(activity_at=NOW, touched_at=NOW)
+
+
+def test_an_activity_is_recorded_ten_minutes_after_the_last_event_by_the_first() -> None:
+    assert agenda().due_at(ANA, TOUCHED) == NOW + TEN_MINUTES
+    assert agenda(1).due_at(ANA, TOUCHED) == NOW + TEN_MINUTES + GRACE
+    assert not agenda().is_activity_due(TOUCHED)
+    past = UserState(activity_at=1, touched_at=NOW - TEN_MINUTES)
+    assert agenda().is_activity_due(past)
+    assert open_work(TOUCHED, NOW) == "record"
+
+
+def test_a_turn_that_waits_longer_does_not_hold_the_record_up() -> None:
+    later = NOW + 2 * TEN_MINUTES
+    waiting = UserState(
+        pending=WAITING.pending, retry_at=later, activity_at=NOW, touched_at=NOW - SECOND
+    )
+    assert agenda().due_at(ANA, waiting) == NOW + TEN_MINUTES - SECOND
+    assert agenda().due_at(ANA, WAITING) == NOW + 5 * SECOND
+    assert open_work(waiting, NOW) == "work"
+
+
+def test_who_was_never_active_has_nothing_to_record() -> None:
+    imported = UserState(touched_at=NOW)
+    assert agenda().due_at(ANA, imported) is None
+    assert open_work(imported, None) == "nothing"
+
+
+@pytest.mark.parametrize(
+    ("recorded", "thread", "last_reset", "told"),
+    [
+        (None, "a", None, ("user_not_found", 0)),
+        (None, None, None, (None, 0)),
+        ((600, "a"), "a", None, (None, 0)),
+        ((0, None), "a", None, ("first_time", 0)),
+        ((600, "a"), "b", "thread_changed", ("thread_changed", 600)),
+        ((600, "a"), "b", "gone", ("thread_changed", 0)),
+    ],
+)
+def test_why_a_record_does_not_add_up_is_told_once_with_what_was_lost(
+    recorded: tuple[int, str | None] | None,
+    thread: str | None,
+    last_reset: ResetReason | None,
+    told: tuple[str | None, int],
+) -> None:
+    state = UserState(
+        recorded=None if recorded is None else w.Activity(1, *recorded),
+        thread=None if thread is None else w.Thread(thread, 1, 450),
+        last_reset=last_reset,
+    )
+    assert reset_of(state) == told

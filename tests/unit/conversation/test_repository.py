@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from app.aggregates.stream import Aggregate
-from app.conversation.repository import Repository, Triggered
+from app.conversation.repository import LIFETIME, Repository, Triggered
 from eventstore.codec import Codec, Event
 from eventstore.errors import (
     AppendRejected,
@@ -595,3 +595,19 @@ async def test_what_a_newer_release_wrote_makes_its_stream_read_only(library: Li
     kept = library.log.snapshot(ANA)
     assert kept is not None
     assert kept.version == 1, "no snapshot hides what was not understood"
+
+
+async def test_what_was_not_used_for_a_day_leaves_memory_and_is_there_when_asked_for(
+    library: Library,
+) -> None:
+    shelf = library.shelf()
+    await shelf.record(ANA, note("one"))
+    await shelf.record(BEN, note("two"))
+    for _ in range(LIFETIME):
+        shelf.grow_older()
+    assert len(shelf) == 2
+    await shelf.record(BEN, note("three"))
+    shelf.grow_older()
+    figures = shelf.figures()
+    assert (figures.size, figures.expirations, figures.evictions) == (1, 1, 0)
+    assert (await shelf.look(ANA)).state == ("one",)
