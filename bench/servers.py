@@ -38,7 +38,8 @@ def hilo_serve(data: DataSet, settings: Mapping[str, str]) -> Iterator[str]:
     """Run `hilo serve` on a data set that may be written to; yield its URL.
 
     `settings` are environment variables. Without others it reaches neither OpenAI nor Whapi, and
-    no turn falls due, so that nothing but the webhook is measured.
+    neither a turn nor an activity of the data set's people falls due, so that nothing but the
+    webhook is measured.
     """
     address = data.data / "serve.json"
     errors = data.data / "serve.err"
@@ -50,6 +51,7 @@ def hilo_serve(data: DataSet, settings: Mapping[str, str]) -> Iterator[str]:
         "HILO_QUIET_SECONDS": "86400",
         "HILO_LONGEST_SECONDS": "86400",
         "HILO_MOST_MESSAGES": "1000000",
+        "HILO_ACTIVITY_SECONDS": "86400",
         **settings,
     }
     command = [sys.executable, "-m", "app.cli", "serve", "--data", str(data.data), "--port", "0"]
