@@ -14,6 +14,7 @@ import msgspec
 
 from app.demo.accounts import OpenAIAccount, WhapiAccount
 from app.demo.processes import START_SECONDS, CannotStart, Place, end, environment
+from app.demo.reset import LOST
 
 MANNERS: Final = {
     "first_delay": 0.2,
@@ -87,6 +88,10 @@ class Outside:
         (await self.whapi.post("/_sim/webhook", json={**target, **MANNERS})).raise_for_status()
         (await self.whapi.post("/_sim/faults", json=FAULTS)).raise_for_status()
         (await self.openai.post("/_sim/latency", json=THINKING)).raise_for_status()
+
+    async def lose_a_conversation(self) -> None:
+        """Let OpenAI forget the conversation that is asked for next."""
+        (await self.openai.post("/_sim/faults", json=[LOST])).raise_for_status()
 
     async def accounts(self) -> tuple[OpenAIAccount, WhapiAccount]:
         """Return what both sides say happened."""

@@ -17,6 +17,7 @@ from app.demo.evidence import dump_views, followed, gather, merged
 from app.demo.judge import Dump, Evidence, judge
 from app.demo.kills import Killer
 from app.demo.processes import CannotStart, ServerDied
+from app.demo.reset import last_reset
 from app.demo.sending import Sender
 from app.demo.story import Course, Show, numbers_of, tell
 from app.demo.timeline import excerpt
@@ -80,6 +81,7 @@ async def _demo(planned: Plan, world: World, *, kept: bool, as_json: bool) -> in
             show.step("judging every promise from outside")
             verdict = await asyncio.to_thread(judge, evidence)
             lines = await asyncio.to_thread(excerpt, world.settings, evidence.ledger, course.deaths)
+            course.reset = await asyncio.to_thread(last_reset, world.settings)
             if kept or verdict.broken:
                 world.kept = directory / "postgres"
     course.seconds = time.monotonic() - course.started_at
@@ -117,6 +119,7 @@ class _Performance:
         self._course = course
         self._show = show
         self._killer = Killer(world, planned, course, show)
+        self._late = asyncio.Event()
 
     async def play(self) -> Evidence:
         """Act, and bring back what the judge needs. Raises `CannotStart`."""
@@ -143,6 +146,7 @@ class _Performance:
                 for script in self._plan.scripts:
                     group.create_task(sender.play(script))
                 group.create_task(self._killer.work(sender))
+                group.create_task(self._lose())
         except BaseExceptionGroup as errors:
             died = errors.subgroup(ServerDied)
             if died is not None:
@@ -168,8 +172,15 @@ class _Performance:
             exits=tuple(faults),
         )
 
+    async def _lose(self) -> None:
+        """Past the middle, let OpenAI forget a conversation: somebody's thread is reset."""
+        await self._late.wait()
+        await self._world.outside.lose_a_conversation()
+
     def _heard(self, count: int) -> None:
         self._show.sent(count)
+        if count * 3 >= self._plan.messages * 2:
+            self._late.set()
         self._killer.heard(count)
 
     async def _settle(self) -> None:

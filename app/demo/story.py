@@ -16,6 +16,7 @@ from rich.text import Text
 
 from app.calling import called
 from app.demo.judge import Evidence, Verdict
+from app.demo.reset import Reset
 from app.demo.timeline import KILLED, Death, Line
 from app.demo.traffic import Deed, Plan
 
@@ -56,6 +57,8 @@ class Course(msgspec.Struct):
     explicit_duplicates: int = 0
     restarts: int = 0
     kills: list[Kill] = []
+    reset: Reset | None = None
+    """A thread's reset, asked for as of before and after it."""
 
     @property
     def killed_at(self) -> int:
@@ -89,6 +92,7 @@ class Numbers(msgspec.Struct, frozen=True):
     kills: int
     takeovers: int
     seconds: float
+    reset: Reset | None
     broken: tuple[str, ...]
 
 
@@ -112,6 +116,7 @@ def numbers_of(evidence: Evidence, verdict: Verdict, course: Course) -> Numbers:
         kills=len(course.kills),
         takeovers=evidence.ledger.takeovers,
         seconds=round(course.seconds, 1),
+        reset=course.reset,
         broken=tuple(promise.name for promise in verdict.broken),
     )
 
@@ -182,6 +187,9 @@ def tell(
     if timeline:
         console.print()
         console.print(_timeline(timeline))
+    if course.reset is not None:
+        console.print()
+        console.print(_reset(course.reset))
     console.print()
     for promise in verdict.promises:
         mark = ("✓ ", "bold green") if promise.kept else ("✗ ", "bold red")
@@ -289,6 +297,24 @@ def _timeline(lines: Sequence[Line]) -> Table:
     for line in lines:
         style = "bold red" if line.text.startswith(KILLED) else ""
         table.add_row(f"{line.seconds:.3f} s", line.kind, Text(line.text, style=style))
+    return table
+
+
+def _reset(reset: Reset) -> Table:
+    table = Table(
+        box=None,
+        pad_edge=False,
+        show_header=False,
+        title=f"One thread, asked for as of two moments: OpenAI had lost it ({reset.reason})",
+        title_justify="left",
+        title_style="bold",
+    )
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(style="cyan", overflow="fold")
+    table.add_column(justify="right", no_wrap=True)
+    for name, thread in (("before", reset.before), ("after", reset.after)):
+        as_of = f"{name}, --as-of {thread.position}"
+        table.add_row(as_of, thread.id or "no thread", f"{thread.tokens:,} tokens")
     return table
 
 
