@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from hashlib import sha256
 from hmac import compare_digest
+from pathlib import Path
 from typing import Final, TypeVar
 
 from app import stores
@@ -63,6 +64,9 @@ def create(  # noqa: PLR0913 - what a key is
         name=name,
         expires_at=expires_at,
     )
+    made = _made(settings)
+    made.parent.mkdir(parents=True, exist_ok=True)
+    made.touch()
     _decide(settings, lambda access, now: access.create(event, now=now))
     return key_id, f"{PREFIX}_{key_id}_{secret}"
 
@@ -113,9 +117,15 @@ class KeyTable:
         self._now: Callable[[], Micros] = lambda: Micros(time.time_ns() // 1000)
 
     def any(self) -> bool:
-        """Tell whether there is a key that is not revoked. Raises `LogUnavailable`."""
+        """Tell whether a key was ever made: from then on everybody needs one.
+
+        Also if the control log has been lost, or every key revoked: an installation does not open
+        by itself. Whoever sits at its terminal makes a new key. Raises `LogUnavailable`.
+        """
+        if _made(self._settings).exists():
+            return True
         self._refresh()
-        return any(key.revoked_at is None for key in self._by_id.values())
+        return bool(self._by_id)
 
     def is_good(self, key_id: str) -> bool:
         """Tell whether the key of an id still opens anything. Raises `LogUnavailable`."""
@@ -164,6 +174,11 @@ class KeyTable:
                 self._now = self._log.now
             self._by_id = {key.id: key for key in load(self._log).state.keys}
             self._read_at = time.monotonic()
+
+
+def _made(settings: Settings) -> Path:
+    """Return the file that says that there are keys, whatever becomes of the control log."""
+    return settings.data / "keys-were-made"
 
 
 def _digest(secret: str) -> bytes:

@@ -16,6 +16,7 @@ from eventstore.types import Micros, Position
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_DIGITS: Final = 18
+_LATEST: Final = 7_258_118_400_000_000  # 2200-01-01
 
 
 class UnclearMoment(ValueError):
@@ -33,10 +34,18 @@ def parse(text: str) -> Position | datetime:
         msg = f"{text!r} is neither a position nor a time: write 1234, or 2026-11-20T14:30:00-05:00"
         raise UnclearMoment(msg) from None
     if instant.tzinfo is None:
+        word = word if ":" in word else f"{instant:%Y-%m-%dT%H:%M:%S}"
         msg = (
             f"{text!r} has no zone, so it could be any of two dozen instants: add the offset, "
             f"as {word}Z for UTC or {word}-05:00 (in a URL the + of an offset is written %2B)"
         )
+        raise UnclearMoment(msg)
+    try:
+        passed = micros(instant)
+    except OverflowError:
+        passed = Micros(-1)
+    if not 0 <= passed < _LATEST:
+        msg = f"{text!r} is before 1970 or after 2200: no log reaches so far"
         raise UnclearMoment(msg)
     return instant
 

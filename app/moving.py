@@ -18,7 +18,12 @@ from app.stores import CONTROL_SCHEMA
 from eventstore.errors import CopyFailed, LogUnavailable
 from eventstore.keystore import KeyStore, SqliteKeyStore
 from eventstore.migrate import Moved, Say, Source, Target, move
-from eventstore.migrate_keys import KeySource, SqliteKeySource, move_keys
+from eventstore.migrate_keys import (
+    KeySource,
+    SqliteKeySource,
+    move_keys,
+    refuse_another_keyring,
+)
 from eventstore.migrate_postgres import PostgresSource, PostgresTarget
 from eventstore.migrate_sqlite import SqliteSource, SqliteTarget
 from eventstore.postgres_keystore import PostgresKeyStore, holds_keyring
@@ -120,6 +125,11 @@ class Place:
         with closing(self.key_source()) as held, closing(goal.key_target()) as wanted:
             return move_keys(held, wanted)
 
+    def refuse_other_keys(self, goal: Place) -> None:
+        """Raise `CopyFailed` if the goal has a keyring of something else, before it is marked."""
+        with closing(self.key_source()) as held, closing(goal.key_target()) as wanted:
+            refuse_another_keyring(held, wanted)
+
     def key_source(self) -> KeySource:
         """Open the keyring to be read. Raises `LogUnavailable`, `CopyFailed` if there is none."""
         if self.directory is not None:
@@ -175,6 +185,9 @@ class ControlPlace(Place):
         with exclusive(self.directory / "serve.lock", f"the data directory {self.directory}"):
             yield
 
+    def refuse_other_keys(self, goal: Place) -> None:
+        """Say nothing: there are none."""
+
     def move_keys(self, goal: Place) -> int:
         """Do nothing."""
         del goal
@@ -200,5 +213,6 @@ def move_house(origin: Place, goal: Place, say: Say) -> tuple[Moved, int]:
         stack.enter_context(origin.alone())
         stack.enter_context(goal.alone())
         held = stack.enter_context(closing(origin.source()))
+        origin.refuse_other_keys(goal)
         wanted = stack.enter_context(closing(goal.target()))
         return move(held, wanted, say, before_use=keys_too), counts[0]

@@ -145,6 +145,8 @@ class Seat:
             return BotReadiness(bot=self.bot, status="not ready", reason=self.reason)
         position, waiting = bot.position, bot.writer.waiting
         reason = "" if bot.writer.last_failure is None else "the log cannot be written"
+        if bot.nodes.replaced_by is not None:
+            reason = "another process serves under this node's name"
         return BotReadiness(
             bot=self.bot,
             status="not ready" if reason else "ready",

@@ -203,14 +203,35 @@ async def _listen(
     )
     port: int = listener.getsockname()[1]
     announcing = asyncio.ensure_future(_announce(settings, server, seats, port))
+    minding = asyncio.ensure_future(_mind_the_name(server, seats))
     try:
         await server.serve(sockets=[listener])
     finally:
-        announcing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await announcing
+        for task in (announcing, minding):
+            task.cancel()
+        await asyncio.gather(announcing, minding, return_exceptions=True)
         with contextlib.suppress(OSError):
             (settings.data / "serve.json").unlink()
+    replaced = _replaced(seats)
+    if replaced is not None:
+        msg = (
+            f"another process serves as node {replaced!r} since: this one has stopped. Give each "
+            "node a name of its own (HILO_NODE), or leave it out"
+        )
+        raise StoreLocked(msg)
+
+
+def _replaced(seats: Sequence[Seat]) -> str | None:
+    """Return the node's name if another process has taken it."""
+    nodes = [seat.running.nodes for seat in seats if seat.running is not None]
+    return next((one.node for one in nodes if one.replaced_by is not None), None)
+
+
+async def _mind_the_name(server: Server, seats: Sequence[Seat]) -> None:
+    """Stop serving once another process has taken this node's name: nothing would be answered."""
+    while _replaced(seats) is None:  # noqa: ASYNC110 - each bot's heartbeat finds it out by itself
+        await asyncio.sleep(1)
+    server.stop()
 
 
 def _running(seats: Sequence[Seat]) -> int:

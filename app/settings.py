@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Final, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AliasChoices,
@@ -189,6 +190,16 @@ class Settings(BaseSettings):
             msg = f"it begins with postgresql:// or postgres://, and this is {kind[:20]}"
             raise ValueError(msg)
         return SecretStr(given)
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_a_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            msg = f"{name!r} is no time zone; write one as America/Bogota"
+            raise ValueError(msg) from None
+        return name
 
     @model_validator(mode="after")
     def _lives_longer_than_it_is_silent(self) -> Self:

@@ -48,6 +48,15 @@ class SqliteKeySource:
         """Nothing is kept open."""
 
 
+def refuse_another_keyring(source: KeySource, target: KeyStore) -> None:
+    """Raise `CopyFailed` if the target is the keyring of something else. Nothing is written."""
+    with target.transaction():
+        empty = not target.secrets() and not target.holds_people()
+        if not empty and target.rows("secrets") != source.rows("secrets"):
+            msg = "the target holds another keyring already: name a place without one"
+            raise CopyFailed(msg)
+
+
 def move_keys(source: KeySource, target: KeyStore) -> int:
     """Copy a keyring into an empty store, and compare every row; return how many they are.
 

@@ -10,6 +10,7 @@ from app.cli.failures import DONE, CannotReach, codes
 from app.cli.options import Bot, Data, Json, group, installation_of
 
 if TYPE_CHECKING:
+    from eventstore.codec import Event
     from eventstore.types import Recorded
 
 control = group("control", "The installation's own log, which no restore of a bot rewinds.")
@@ -35,11 +36,13 @@ def show_log(
     With --json one object a line, with every field. --bot shows one bot's entries only.
     """
     from app import stores
+    from app.aggregates.access_events import ACCESS_EVENTS
     from app.aggregates.control import stream_of
+    from app.aggregates.control_events import CONTROL_EVENTS
     from app.cli import output
     from app.cli.recorded import Presenter
     from app.cli.selection import Selection, newest
-    from app.control import CODEC
+    from eventstore.codec import Codec
 
     settings = installation_of(data, None)
     if not stores.has_control_log(settings):
@@ -52,7 +55,7 @@ def show_log(
         events = newest(log, Selection(stream=wanted), limit=limit, up_to=head.position)
     finally:
         log.close()
-    present = Presenter(CODEC, head.epoch)
+    present = Presenter(Codec((*CONTROL_EVENTS, *ACCESS_EVENTS)), head.epoch)
     for event in events:
         shown = output.json_line(present.as_json(event)) if as_json else _line(event)
         output.write(shown)
@@ -60,24 +63,40 @@ def show_log(
 
 
 def _line(recorded: Recorded) -> str:
-    from app.aggregates.control_events import BotOpened, OperatorActed
+    from app.aggregates.access_events import ACCESS_EVENTS
+    from app.aggregates.control_events import CONTROL_EVENTS
     from app.cli.output import safe, when
-    from app.control import CODEC
+    from eventstore.codec import Codec
     from eventstore.errors import UnknownEventType
 
-    begin = f"{recorded.position:>5}  {when(recorded.recorded_at)}"
     try:
-        event = CODEC.decode(recorded.type, recorded.state)
+        event = Codec((*CONTROL_EVENTS, *ACCESS_EVENTS)).decode(recorded.type, recorded.state)
+        told = _told(event)
     except UnknownEventType:
-        return f"{begin}  {recorded.type}: written by a newer release"
+        told = f"{recorded.type}: written by a newer release"
+    return safe(f"{recorded.position:>5}  {when(recorded.recorded_at)}  {told}")
+
+
+def _told(event: Event) -> str:
+    from app.aggregates import access_events as a
+    from app.aggregates.control_events import BotOpened, OperatorActed
+
     match event:
         case OperatorActed():
             about = f" {', '.join(event.about)}" if event.about else ""
             why = f": {event.why}" if event.why else ""
-            return safe(f"{begin}  {event.bot or '-'}  {event.by}  {event.action}{about}{why}")
+            told = f"{event.bot or '-'}  {event.by}  {event.action}{about}{why}"
         case BotOpened():
             changed = ", ".join(f"{name}={value}" for name, value in event.settings.items())
             how = f" with {changed}" if changed else " with the defaults"
-            return safe(f"{begin}  {event.bot}  {event.node}  opened by {event.release}{how}")
+            told = f"{event.bot}  {event.node}  opened by {event.release}{how}"
+        case a.KeyCreated():
+            name = f" ({event.name})" if event.name else ""
+            told = f"{event.bot or '-'}  {event.by}  key {event.key} made: {event.role}{name}"
+        case a.KeyRevoked():
+            told = f"-  {event.by}  key {event.key} revoked: {event.why}"
+        case a.KeyUsed():
+            told = f"-  key {event.key} was used"
         case _:
-            return f"{begin}  {recorded.type}"
+            told = type(event).__name__
+    return told

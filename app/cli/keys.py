@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from app.cli.failures import DONE, FoundProblem, WrongUsage, codes
 from app.cli.options import Data, Json, group, installation_of
+
+if TYPE_CHECKING:
+    from app.settings import Settings
 
 keys = group("keys", "Bearer keys of the API and the webhooks: make, list and revoke them.")
 
@@ -54,6 +57,7 @@ def create(
     from app.control import acted
 
     settings = installation_of(data, None)
+    _refuse_unknown(settings, bot)
     until = None if expires is None else _expiry(expires)
     by = acted(settings, f"keys create --role {role}", bot=bot, why=name)
     key_id, token = access.create(settings, role, by=by, bot=bot, name=name, expires_at=until)
@@ -132,6 +136,16 @@ def revoke(
     else:
         output.remark(f"key {key} opens nothing any more")
     return DONE
+
+
+def _refuse_unknown(settings: Settings, bot: str) -> None:
+    """Raise `WrongUsage` for a bot that is not configured: its key would open nothing."""
+    from app.bots import bots_of
+
+    names = sorted(one.bot for one in bots_of(settings))
+    if bot and bot not in names:
+        msg = f"--bot {bot}: there is no such bot; there are: {', '.join(names)}"
+        raise WrongUsage(msg)
 
 
 def _state(revoked_at: int | None, expires_at: int | None, now: int) -> str:

@@ -45,7 +45,13 @@ _CLIENT_COLUMNS: Final[tuple[Column, ...]] = (
     ("threadId", "text"),
     ("threadTokenCount", "int"),
 )
-_KINDS: Final[dict[str, Kind]] = {"INTEGER": "int", "REAL": "float", "FLOAT": "float"}
+# `INT` is what SQLite calls the column of a table that was made of a query.
+_KINDS: Final[dict[str, Kind]] = {
+    "INTEGER": "int",
+    "INT": "int",
+    "REAL": "float",
+    "FLOAT": "float",
+}
 
 
 def of_log(

@@ -36,13 +36,14 @@ WAIT_SECONDS: Final = 5.0
 """How long `min_position` is waited for."""
 
 _LOOK_SECONDS: Final = 0.02
+_BEYOND: Final = 2**62
 _encode: Final = msgspec.json.Encoder().encode
 
 BotName = Annotated[
     str, Query(alias="bot", description="the bot; may be left out where there is only one")
 ]
 _INSTANT: Final = (
-    r"(19|20)\d\d-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])T([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{6})?)?"
+    r"(19[89]|20\d)\d-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])T([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{6})?)?"
     r"(Z|[+-](0\d|1[0-3]):[0-5]\d)"
 )
 # For whoever reads the schema. What does not match is refused by us, with an explanation.
@@ -233,6 +234,8 @@ def opened_cursor(text: str, question: bytes, log: LogReader) -> Position:
         )
     except (ValueError, msgspec.MsgspecError):
         raise ProblemError(_bad_cursor("it is not a cursor of this API")) from None
+    if not 0 <= position < _BEYOND:
+        raise ProblemError(_bad_cursor("it is not a cursor of this API"))
     if of != question:
         raise ProblemError(_bad_cursor("it belongs to a question with other filters"))
     log.verify_cursor(Cursor(epoch, position, leaf))  # type: ignore[arg-type]

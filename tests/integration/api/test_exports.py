@@ -74,6 +74,9 @@ async def test_parquet(stage: Stage, local: Client) -> None:
     answer = await local.get("/v1/exports/log?format=parquet&until=12")
     table = parquet.read_table(io.BytesIO(answer.content))
     assert table["position"].to_pylist() == list(range(1, 13))
+    answer = await local.get("/v1/exports/thread_map?format=parquet")
+    people = parquet.read_table(io.BytesIO(answer.content))
+    assert people["messages_in"].to_pylist() == [1, 1, 1]
 
 
 async def test_so_many_at_once_and_no_more(

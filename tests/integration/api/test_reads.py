@@ -7,6 +7,7 @@ import json
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.integration.api.conftest import Client
@@ -213,3 +214,22 @@ async def test_the_description_has_an_example_for_every_answer(local: Client) ->
     refs = json.dumps(document)
     for part in refs.split('"#/components/schemas/')[1:]:
         assert part.split('"')[0] in document["components"]["schemas"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/analytics/usage?since=0001-01-01T00:00:00%2b14:00",
+        "/v1/analytics/usage?until=9999-12-31T23:59:59-14:00",
+        "/v1/users/x?as_of=1969-12-31T23:59:59Z",
+    ],
+)
+async def test_a_time_that_no_log_reaches_is_refused(local: Client, path: str) -> None:
+    answer = await local.get(path)
+    assert (answer.status_code, answer.json()["type"]) == (422, "/problems/unclear-moment")
+
+
+async def test_a_forged_cursor_leads_nowhere(local: Client) -> None:
+    forged = msgspec.msgpack.encode((1, 2**63, b"", b"")).hex()
+    answer = await local.get(f"/v1/events?cursor={forged}")
+    assert (answer.status_code, answer.json()["type"]) == (404, "/problems/bad-cursor")

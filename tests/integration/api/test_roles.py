@@ -143,3 +143,13 @@ async def test_refusals_are_counted_and_uses_recorded(
     assert "hilo_refused_no_right 1.0" in numbers
     (found,) = access.keys(stage.settings())
     assert found.used_at is not None
+
+
+async def test_an_installation_does_not_open_by_itself(stage: Stage, local: Client) -> None:
+    settings = stage.settings()
+    key_id, _ = access.create(settings, "auditor", by="t", expires_at=None)
+    access.revoke(settings, key_id, by="t", why="gone")
+    assert (await local.get("/v1/bots")).status_code == 401
+    assert access.KeyTable(settings).any()
+    (settings.data / "control.db").unlink()
+    assert access.KeyTable(settings).any()

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from app import control
@@ -192,6 +193,11 @@ def test_a_keyring_of_somebody_else_is_not_written_to(
     ran = hilo("migrate-store", f"sqlite:{data}", postgres_url, "--keys-to", keys_url)
     assert ran.code == 1
     assert "holds another keyring already" in ran.err
+    with psycopg.connect(postgres_url) as database:  # a log there would be as usable as before
+        marks = database.execute(
+            "SELECT count(*) FROM pg_tables WHERE tablename = 'copying'"
+        ).fetchone()
+    assert marks == (0,)
 
 
 @pytest.mark.parametrize(

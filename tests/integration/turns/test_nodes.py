@@ -100,6 +100,20 @@ async def test_what_a_killed_node_was_at_is_ended_by_the_other(pair: Pair) -> No
     assert shown["alive"] == 1
 
 
+async def test_a_node_whose_name_another_process_takes_stops_and_says_why(
+    pair: Pair, tmp_path: Path
+) -> None:
+    await pair.start()
+    first = pair.nodes["one"]
+    settings = {name: value for name, value in first.environment.items() if "DATABASE" in name}
+    kek = first.environment.get("HILO_KEK", "")
+    second = Server(pair.outside, tmp_path / "again", **settings, HILO_NODE="one", HILO_KEK=kek)
+    pair.nodes["again"] = second
+    await second.start()
+    assert await first.dies() == 3
+    assert b"another process serves as node 'one'" in first.said
+
+
 async def test_a_node_that_is_stopped_past_its_lease_and_goes_on_doubles_nothing(
     pair: Pair,
 ) -> None:
