@@ -171,7 +171,8 @@ async def test_a_part_in_doubt_holds_nobody_elses_turn(stage: Stage) -> None:
         await stage.news()
     await outside.say(BEN)
     await outside.reads(BEN)
-    assert adopted(stage.story()) == [""], "Ben's, and Ana's is still in doubt"
+    story = await stage.has(e.MessageSent)
+    assert adopted(story) == [""], "Ben's, and Ana's is still in doubt"
     await outside.mend()
     story = await stage.settled()
     assert sorted(adopted(story)) == ["", "list"]
