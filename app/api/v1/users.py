@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 import msgspec
+import structlog
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from app.aggregates.events import Profile
@@ -19,10 +20,11 @@ from app.projections.presenting import plain
 from app.projections.timeline import Moment, timeline
 from app.projections.token_totals import Band, band
 from app.projections.user_at import user_at
-from eventstore.errors import KeyringError
+from eventstore.errors import Forgotten, KeyringError
 from eventstore.keyring import Handle
 from eventstore.types import Position
 
+_log = structlog.get_logger(__name__)
 router = APIRouter(prefix="/v1/users", tags=["users"])
 Reader = Annotated[Caller, Depends(needs("events"))]
 MASK: Final = "•••"
@@ -288,7 +290,8 @@ def _profile(read: Read, user: User, pseudonym: str) -> Profile:
         return Profile(name=MASK)
     try:
         return read.bot.sealer.open(pseudonym, user.stream, "profile", sealed, Profile)
-    except KeyringError:
+    except KeyringError as error:
+        _say_unopened(pseudonym, error)
         return Profile()
 
 
@@ -297,17 +300,24 @@ def _phone(read: Read, pseudonym: str) -> str | None:
         return MASK
     try:
         handles: tuple[Handle, ...] = read.bot.handles_of(pseudonym)
-    except KeyringError:
+    except KeyringError as error:
+        _say_unopened(pseudonym, error)
         return None
     return next((handle.value for handle in handles if handle.kind == "phone"), None)
+
+
+def _say_unopened(pseudonym: str, error: KeyringError) -> None:
+    """Log what is shown as if it were not there, unless the person was forgotten on purpose."""
+    if not isinstance(error, Forgotten):
+        _log.error("UNOPENED", userId=pseudonym, error=type(error).__name__)
 
 
 def _client(read: Read, view: clients.ClientView) -> dict[str, Any]:
     if read.caller.may("numbers"):
         try:
             client = clients.open_client(view, read.bot.log, read.bot.sealer)
-        except KeyringError:
-            pass
+        except KeyringError as error:
+            _say_unopened(view.user, error)
         else:
             found: dict[str, Any] = shown(client)
             return found
