@@ -36,7 +36,12 @@ def files() -> Iterator[Path]:
             if name == ".ci"
             or not (name.startswith(".") or name in MADE_HERE or name.endswith(".egg-info"))
         ]
-        yield from (Path(folder, name) for name in names if not name.startswith(".coverage"))
+        # `.git` is a file where this checkout is a linked worktree: it says where the other is
+        yield from (
+            Path(folder, name)
+            for name in names
+            if name != ".git" and not name.startswith(".coverage")
+        )
 
 
 def forbidden(text: str) -> list[str]:
