@@ -1,24 +1,17 @@
 """The composition root: where real parts are made and wired together, and nowhere else.
 
-`open_bot` gives one running bot; `hilo serve` puts a door before it, tests and benchmarks use it
-as it is.
+Nothing runs here: `app.bot` starts a bot's parts and brings them to their end.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-import msgspec
-import structlog
-
-from app.aggregates.gateway import GATEWAY_STREAM, Gateway, GatewayState
+from app.aggregates.gateway import Gateway, GatewayState
 from app.aggregates.jobs import JOBS_PREFIX
 from app.aggregates.user import User
 from app.aggregates.user_state import UserState
@@ -30,9 +23,8 @@ from app.conversation.crash import CrashPoints
 from app.conversation.delivering import Delivering
 from app.conversation.dispatcher import Dispatcher
 from app.conversation.kinds import GATEWAYS, JOBS, USERS
-from app.conversation.nodes import Nodes, NodeStatus, node_name
+from app.conversation.nodes import Nodes, node_name
 from app.conversation.policy import TurnPolicy
-from app.conversation.ports import Messenger, ModelProvider
 from app.conversation.profiles import Profiles
 from app.conversation.receiving import BOT, Identities, Receiver
 from app.conversation.recovery import Recovery
@@ -40,14 +32,13 @@ from app.conversation.repository import HOUR_SECONDS, Repository
 from app.conversation.slots import Slots
 from app.conversation.todo import TodoCheckpoint, TodoList
 from app.conversation.turn import Turns
-from app.gateways.openai import OpenAIProvider, OpenAISettings
-from app.gateways.whapi import WhapiMessenger, WhapiSettings
 from app.jobs.bot_keys import bot_keys
 from app.jobs.calendar import BOT_KEYS, NODE_ROWS, calendar
 from app.jobs.fleet import Fleet, FleetJob
 from app.jobs.node_rows import node_rows
 from app.jobs.schedule import Schedule
 from app.news import News
+from app.outside import Outside
 from app.projections import MODELS, Follower, Views
 from app.release import release
 from app.settings import Settings
@@ -58,30 +49,15 @@ from eventstore.sealing import Sealer
 from eventstore.types import Position, StreamName
 from eventstore.writer import Writer
 
-_log = structlog.get_logger(__name__)
-RELEASE = release()
 READERS = 4
-DRAIN_SECONDS = 10.0
-FLUSH_SECONDS = 5.0
-"""Longest time for records of activity at shutdown: those left are due after the next start."""
-
 CHECKPOINT_SECONDS = 2.0
-MICROS_PER_SECOND = 1_000_000
 
 
-class Outside(msgspec.Struct, frozen=True):
-    """The world of one bot: who answers, and who carries the messages."""
-
-    provider: ModelProvider
-    messenger: Messenger
-    close: Callable[[], object]
-
-
-class Bot:
-    """One bot of this node: its log, its people, its turns."""
+class Parts:
+    """The parts of one bot, and what they tell each other."""
 
     def __init__(self, settings: Settings, outside: Outside, slots: Slots | None = None) -> None:
-        """Open the stores. Nothing runs before `start`. `slots`: those of the node, if shared."""
+        """Open the stores. `slots`: those of the node, if shared."""
         self.settings = settings
         self.slots = (slots or Slots(settings.runs_at_once)).share(most=settings.runs_at_once)
         self.log = open_log(settings, server=True)
@@ -101,10 +77,8 @@ class Bot:
         self.outside = outside
         self.policy = TurnPolicy.of(settings)
         self.news = News()
-        self._tasks: list[asyncio.Task[None]] = []
         self._looks: set[asyncio.Task[None]] = set()
         self._closing = False
-        self._hurry = asyncio.Event()
         self.caches = Registry()
         self._keep_aggregates()
         self._take_in()
@@ -144,7 +118,7 @@ class Bot:
         settings = self.settings
         self.nodes = Nodes(
             node=node_name(settings.node, settings.data),
-            release=RELEASE,
+            release=release(),
             log=self.log,
             writer=self.writer,
             readers=self.readers,
@@ -276,15 +250,6 @@ class Bot:
         if stream.startswith(JOBS_PREFIX):
             self.fleet.wake()
 
-    def _status(self) -> NodeStatus:
-        return NodeStatus(
-            position=self.todo.position,
-            views=self.follower.position,
-            running=self.dispatcher.running,
-            waiting=self.dispatcher.waiting,
-            skew=self.nodes.skew,
-        )
-
     def _tell(self, stream: StreamName, state: UserState) -> Open:
         """Arrange what a state leaves to be done; return what is open."""
         self.clients.changed(stream, state)
@@ -296,12 +261,6 @@ class Bot:
         self.dispatcher.put(stream, due_at)
         return open_work(state, due_at)
 
-    def _nodes_changed(self) -> None:
-        """Somebody came or died, or this node itself returned: everything has another place."""
-        self.recovery.look_soon()
-        self.dispatcher.wake()
-        self.fleet.wake()
-
     def _look_again(self, stream: StreamName) -> None:
         """After a visit: what it left may be due again."""
         user = self.users.peek(stream)
@@ -312,96 +271,6 @@ class Bot:
             self._looks.add(task)
             task.add_done_callback(self._looks.discard)
 
-    async def start(self) -> None:
-        """Say that this node lives, find what is open, and go to work."""
-        await self.nodes.beat()
-        self.nodes.status = self._status
-        self.nodes.listen(self._nodes_changed)
-        await self.gateway.look(GATEWAY_STREAM)
-        await self.todo.start()
-        self.follower.start()
-        for work in (
-            self.nodes.keep_beating(),
-            self.todo.follow(),
-            self.dispatcher.run(),
-            self.fleet.run(),
-        ):
-            self._tasks.append(asyncio.ensure_future(work))
-        self.schedule.start()
-
-    async def close(self) -> None:
-        """Let running turns end, write what waits, and close everything."""
-        self._closing = True
-        self.schedule.stop()
-        await self._drain()
-        await self._flush_activity()
-        self.slots.leave()
-        working = (*self._tasks, *self._looks)
-        for task in working:
-            task.cancel()
-        await self.recovery.close()
-        await self.profiles.close()
-        await asyncio.gather(*working, return_exceptions=True)
-        with contextlib.suppress(Exception):
-            await self.todo.save()
-        await self.users.close()
-        closing = self.outside.close()
-        if asyncio.iscoroutine(closing):
-            await closing
-        self.follower.stop()
-        self.identities.close()
-        self.writer.close()
-        self.readers.shutdown()
-        self.checkpoint.close()
-        self.views.close()
-        self.keyring.close()
-        self.log.close()
-
-    def hurry(self) -> None:
-        """Let `close` wait for running turns no longer: recovery goes on with them."""
-        self._hurry.set()
-
-    async def _drain(self) -> None:
-        """Give running turns some time to end; none when there is no time."""
-        await self._unless_hurried(self.dispatcher.drain(DRAIN_SECONDS))
-        await self.dispatcher.drain(0)
-
-    async def _unless_hurried(
-        self, work: Coroutine[None, None, None], seconds: float | None = None
-    ) -> None:
-        tasks = (asyncio.ensure_future(work), asyncio.ensure_future(self._hurry.wait()))
-        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _flush_activity(self) -> None:
-        """Record the activity of those whom this node comes first for, as far as there is time."""
-        if self.nodes.may_work and not self._hurry.is_set():
-            streams = [s for s in self.todo.unrecorded() if self.nodes.rank(s) == 0]
-            await self._unless_hurried(self.activity.flush(streams), FLUSH_SECONDS)
-
-    def numbers(self) -> dict[str, float]:
-        """Return what `/metrics` shows; never waits."""
-        counts = {f"facts_{name}": float(n) for name, n in self.receiver.counts.items()}
-        return {
-            "appends_waiting": self.writer.waiting,
-            "turns_waiting": self.dispatcher.waiting,
-            "turns_running": self.dispatcher.running,
-            "open_streams": len(self.todo),
-            "activities_waiting": self.todo.records,
-            "activities_recorded": self.activity.recorded,
-            "nodes_alive": self.nodes.alive,
-            "node_may_work": self.nodes.may_work,
-            "clock_skew_seconds": self.nodes.skew / MICROS_PER_SECOND,
-            **{name: float(n) for name, n in self.turns.counts.items()},
-            "profiles_waiting": len(self.profiles),
-            "identity_clashes": self.keyring.clashes,
-            **self.follower.numbers(),
-            **counts,
-            **dict(self.caches.numbers()),
-        }
-
 
 def _figures_of(recent: Recent[Any, Any]) -> Figures:
     return Figures(
@@ -411,42 +280,3 @@ def _figures_of(recent: Recent[Any, Any]) -> Figures:
         misses=recent.misses,
         evictions=recent.evictions,
     )
-
-
-def open_outside(settings: Settings, *, openai_url: str, whapi_url: str) -> Outside:
-    """Return clients of the real world, or of the simulators that stand in for it."""
-    provider = OpenAIProvider(
-        OpenAISettings(
-            model=settings.model,
-            instructions=settings.instructions,
-            base_url=openai_url,
-            mode=settings.openai_mode,
-            run_seconds=settings.run_seconds,
-        ),
-        api_key=settings.openai_api_key.get_secret_value() or "simulated",
-    )
-    messenger = WhapiMessenger(
-        WhapiSettings(
-            base_url=whapi_url, channel=settings.channel, send_seconds=settings.send_seconds
-        ),
-        token=settings.whapi_token.get_secret_value() or "simulated",
-    )
-
-    async def close() -> None:
-        await provider.close()
-        await messenger.close()
-
-    return Outside(provider=provider, messenger=messenger, close=close)
-
-
-@asynccontextmanager
-async def open_bot(
-    settings: Settings, outside: Outside, slots: Slots | None = None
-) -> AsyncIterator[Bot]:
-    """Run one bot for as long as the context lasts."""
-    bot = Bot(settings, outside, slots)
-    try:
-        await bot.start()
-        yield bot
-    finally:
-        await bot.close()

@@ -23,10 +23,12 @@ from app.api.desks import Desks, Take
 from app.api.ingress import WebhookIngress
 from app.api.rates import Rates
 from app.api.server import BotReadiness, Numbers, Readiness, create_app
-from app.bootstrap import RELEASE, Bot, open_bot, open_outside
+from app.bot import Bot, open_bot
 from app.conversation.facts import Delivery
 from app.conversation.slots import Slots
+from app.outside import open_outside
 from app.reads import RunningBot
+from app.release import release
 from app.settings import Settings
 from app.worlds import World
 from eventstore.errors import EventStoreError, LogUnavailable
@@ -200,7 +202,7 @@ def door(settings: Settings, seats: Sequence[Seat]) -> WebhookIngress:
 
     return WebhookIngress(
         create_app(
-            release=RELEASE,
+            release=release(),
             ready=lambda: _ready(seats),
             numbers=numbers,
             bots=lambda: {seat.bot: seat.reads for seat in seats if seat.reads is not None},

@@ -10,7 +10,7 @@ import structlog
 
 from app import control
 from app.aggregates.catalogue import EVENT_CLASSES
-from app.bootstrap import Bot
+from app.bot import Bot
 from app.children import Piped, piped
 from app.conversation.receiving import user_stream
 from app.installation import handles_named

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import metadata
 
 
+@cache
 def release() -> str:
     """Return the installed release; "unknown" when run from a folder that is not installed."""
     try:

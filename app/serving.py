@@ -26,13 +26,13 @@ import uvloop
 from app import control, logs
 from app.api.ingress import WebhookIngress
 from app.api.short_way import ShortWayProtocol
-from app.bootstrap import RELEASE
 from app.bots import bots_file, bots_of, the_bot
 from app.calling import called
 from app.conversation.nodes import node_name
 from app.conversation.slots import Slots
 from app.lock import exclusive, exclusive_directory
 from app.node import Seat, door, open_seats
+from app.release import release
 from app.settings import Settings
 from app.stopping import Server, Stop, say
 from app.stores import log_place
@@ -113,7 +113,7 @@ async def _serve(settings: Settings, bots: Sequence[Settings]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.ask)
-    _log.info("SERVE_STARTING", release=RELEASE)
+    _log.info("SERVE_STARTING", release=release())
     try:
         await _run(settings, bots, stop)
     except asyncio.CancelledError:
@@ -148,7 +148,7 @@ async def _note_opened(settings: Settings, seats: Sequence[Seat]) -> None:
     for seat in seats:
         if seat.running is not None:
             node = node_name(settings.node, settings.data)
-            note = partial(control.opened, settings, seat.settings, node=node, release=RELEASE)
+            note = partial(control.opened, settings, seat.settings, node=node, release=release())
             try:
                 await asyncio.to_thread(note)
             except (EventStoreError, OSError) as error:
@@ -345,7 +345,7 @@ def _greet(settings: Settings, address: Address, seats: Sequence[Seat]) -> None:
     whose = "bot " if len(seats) == 1 else "the bots "
     whose += ", ".join(repr(seat.bot) for seat in seats)
     lines = [
-        f"Hilo {RELEASE} serves {whose} at {address.url}",
+        f"Hilo {release()} serves {whose} at {address.url}",
         f"  webhooks  POST {address.url}/webhooks/whapi{_or_by_path(seats)}",
         f"  health    {address.url}/healthz  {address.url}/readyz  {address.url}/metrics",
     ]

@@ -1,6 +1,6 @@
 """The outside world: implementations of the ports of `app.conversation.ports`.
 
-Imported by `bootstrap` only.
+Imported by `app.outside` only.
 """
 
 from app.conversation.ports import Chat

@@ -25,7 +25,7 @@ COMPOSED = ENTRANCE | {"app.api", "app.jobs"}
 COMMANDS = COMPOSED | {
     *(
         "app.access",
-        "app.bootstrap",
+        "app.bot",
         "app.control",
         "app.exports",
         "app.importing",
@@ -50,7 +50,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "app.jobs": ENTRANCE,
     "app.installation": CONVERSATION,  # what is on the disk, opened to be read
     "app.importing": ENTRANCE,
-    "app.bootstrap": COMPOSED | {"app.gateways", "app.simulators", "app.skips"},
+    "app.outside": ENTRANCE | {"app.gateways"},  # the world of one bot
+    "app.bootstrap": COMPOSED | {"app.outside", "app.skips"},  # the parts of a bot
+    "app.bot": COMPOSED | {"app.bootstrap", "app.outside"},  # those, running
     "app.exports": CONVERSATION,  # rows and formats
     "app.exporting": CONVERSATION | {"app.exports"},  # an export, in the worker
     "app.control": PROJECTIONS,  # the installation's own log
@@ -58,16 +60,16 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "app.access": PROJECTIONS,  # who may come in: a part of that log
     "app.reads": COMPOSED
     | {
-        "app.bootstrap",
+        "app.bot",
         "app.control",
         "app.installation",
         "app.skips",
     },  # a bot, as the API sees it
-    "app.node": COMPOSED
-    | {"app.access", "app.bootstrap", "app.reads"},  # the bots of one process, and their door
-    "app.serving": COMPOSED | {"app.bootstrap", "app.control", "app.node"},  # that process
-    "app.worker": COMPOSED | {"app.bootstrap", "app.exporting", "app.skips"},
-    "app.demo": COMPOSED | {"app.bootstrap"},
+    "app.node": COMPOSED  # the bots of one process, and their door
+    | {"app.access", "app.bot", "app.outside", "app.reads"},
+    "app.serving": COMPOSED | {"app.control", "app.node"},  # that process
+    "app.worker": COMPOSED | {"app.exporting", "app.skips"},
+    "app.demo": COMPOSED,
     "app.cli": COMMANDS,
     "app.__main__": COMMANDS | {"app.cli"},
 }
@@ -178,6 +180,7 @@ def test_the_rule_looks_at_the_whole_house() -> None:
         ("app.conversation.turn", "importlib.import_module('app.gateways.whapi')"),
         ("app.api.webhooks", "from app.jobs import schedule"),
         ("app.api.webhooks", "from app.bootstrap import start"),
+        ("app.bot", "from app.gateways import whapi"),
         ("app.cli", "from app.gateways import whapi"),
         ("app.cli", "from app.simulators import openai"),
         ("app.settings", "from app.conversation import turn"),
@@ -200,8 +203,8 @@ def test_an_import_that_points_up_is_found(module: str, source: str) -> None:
         ("app.gateways.openai", "import openai\nfrom app.conversation.ports import Provider"),
         ("app.simulators.__main__", "from app.simulators.openai import serve"),
         ("app.api.webhooks", "import fastapi\nfrom app import settings"),
-        ("app.cli", "from app.bootstrap import start\nimport bench"),
-        ("app.bootstrap", "from app.gateways import whapi\nfrom app.simulators import openai"),
+        ("app.cli", "from app.bot import open_bot\nimport bench"),
+        ("app.outside", "from app.gateways import whapi\nfrom app.conversation import ports"),
     ],
 )
 def test_an_import_that_points_down_is_left_alone(module: str, source: str) -> None:

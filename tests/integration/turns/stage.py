@@ -10,8 +10,9 @@ from pathlib import Path
 import httpx2
 from pydantic import SecretStr
 
-from app.bootstrap import Bot, open_bot, open_outside
+from app.bot import Bot, open_bot
 from app.node import Seat, door
+from app.outside import open_outside
 from app.settings import Settings, load
 from app.simulators import OpenAISimulator, WhapiSimulator, serving
 from eventstore.codec import Event

@@ -18,8 +18,9 @@ from starlette.types import Receive, Scope, Send
 from app.api.corked import CorkedProtocol
 from app.api.ingress import WebhookIngress
 from app.api.short_way import ShortWayProtocol
-from app.bootstrap import Bot, open_bot, open_outside
+from app.bot import Bot, open_bot
 from app.node import Seat, door
+from app.outside import open_outside
 from app.settings import load
 from app.stopping import Server
 from eventstore.errors import EventStoreError

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from app.aggregates.user_state import UserState
-from app.bootstrap import Bot, Outside, open_outside
+from app.bot import Bot
 from app.conversation.facts import (
     DeleteFact,
     Delivery,
@@ -26,6 +26,7 @@ from app.conversation.facts import (
     StatusFact,
 )
 from app.conversation.receiving import AT_ONCE, BOT, user_stream
+from app.outside import Outside, open_outside
 from app.settings import load
 from eventstore.errors import AppendRejected, KeyMissing, LogUnavailable
 from eventstore.store import Beat

@@ -1,0 +1,153 @@
+"""One bot of this node, from its start to its end.
+
+`open_bot` gives one running bot; `hilo serve` puts a door before it, tests and benchmarks use it
+as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+
+from app.aggregates.gateway import GATEWAY_STREAM
+from app.bootstrap import Parts
+from app.conversation.nodes import NodeStatus
+from app.conversation.slots import Slots
+from app.outside import Outside
+from app.settings import Settings
+
+DRAIN_SECONDS = 10.0
+FLUSH_SECONDS = 5.0
+"""Longest time for records of activity at shutdown: those left are due after the next start."""
+
+MICROS_PER_SECOND = 1_000_000
+
+
+class Bot(Parts):
+    """One bot of this node: its log, its people, its turns."""
+
+    def __init__(self, settings: Settings, outside: Outside, slots: Slots | None = None) -> None:
+        """Open the stores. Nothing runs before `start`. `slots`: those of the node, if shared."""
+        super().__init__(settings, outside, slots)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._hurry = asyncio.Event()
+
+    async def start(self) -> None:
+        """Say that this node lives, find what is open, and go to work."""
+        await self.nodes.beat()
+        self.nodes.status = self._status
+        self.nodes.listen(self._nodes_changed)
+        await self.gateway.look(GATEWAY_STREAM)
+        await self.todo.start()
+        self.follower.start()
+        for work in (
+            self.nodes.keep_beating(),
+            self.todo.follow(),
+            self.dispatcher.run(),
+            self.fleet.run(),
+        ):
+            self._tasks.append(asyncio.ensure_future(work))
+        self.schedule.start()
+
+    def _status(self) -> NodeStatus:
+        return NodeStatus(
+            position=self.todo.position,
+            views=self.follower.position,
+            running=self.dispatcher.running,
+            waiting=self.dispatcher.waiting,
+            skew=self.nodes.skew,
+        )
+
+    def _nodes_changed(self) -> None:
+        """Somebody came or died, or this node itself returned: everything has another place."""
+        self.recovery.look_soon()
+        self.dispatcher.wake()
+        self.fleet.wake()
+
+    async def close(self) -> None:
+        """Let running turns end, write what waits, and close everything."""
+        self._closing = True
+        self.schedule.stop()
+        await self._drain()
+        await self._flush_activity()
+        self.slots.leave()
+        working = (*self._tasks, *self._looks)
+        for task in working:
+            task.cancel()
+        await self.recovery.close()
+        await self.profiles.close()
+        await asyncio.gather(*working, return_exceptions=True)
+        with contextlib.suppress(Exception):
+            await self.todo.save()
+        await self.users.close()
+        closing = self.outside.close()
+        if asyncio.iscoroutine(closing):
+            await closing
+        self.follower.stop()
+        self.identities.close()
+        self.writer.close()
+        self.readers.shutdown()
+        self.checkpoint.close()
+        self.views.close()
+        self.keyring.close()
+        self.log.close()
+
+    def hurry(self) -> None:
+        """Let `close` wait for running turns no longer: recovery goes on with them."""
+        self._hurry.set()
+
+    async def _drain(self) -> None:
+        """Give running turns some time to end; none when there is no time."""
+        await self._unless_hurried(self.dispatcher.drain(DRAIN_SECONDS))
+        await self.dispatcher.drain(0)
+
+    async def _unless_hurried(
+        self, work: Coroutine[None, None, None], seconds: float | None = None
+    ) -> None:
+        tasks = (asyncio.ensure_future(work), asyncio.ensure_future(self._hurry.wait()))
+        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _flush_activity(self) -> None:
+        """Record the activity of those whom this node comes first for, as far as there is time."""
+        if self.nodes.may_work and not self._hurry.is_set():
+            streams = [s for s in self.todo.unrecorded() if self.nodes.rank(s) == 0]
+            await self._unless_hurried(self.activity.flush(streams), FLUSH_SECONDS)
+
+    def numbers(self) -> dict[str, float]:
+        """Return what `/metrics` shows; never waits."""
+        counts = {f"facts_{name}": float(n) for name, n in self.receiver.counts.items()}
+        return {
+            "appends_waiting": self.writer.waiting,
+            "turns_waiting": self.dispatcher.waiting,
+            "turns_running": self.dispatcher.running,
+            "open_streams": len(self.todo),
+            "activities_waiting": self.todo.records,
+            "activities_recorded": self.activity.recorded,
+            "nodes_alive": self.nodes.alive,
+            "node_may_work": self.nodes.may_work,
+            "clock_skew_seconds": self.nodes.skew / MICROS_PER_SECOND,
+            **{name: float(n) for name, n in self.turns.counts.items()},
+            "profiles_waiting": len(self.profiles),
+            "identity_clashes": self.keyring.clashes,
+            **self.follower.numbers(),
+            **counts,
+            **dict(self.caches.numbers()),
+        }
+
+
+@asynccontextmanager
+async def open_bot(
+    settings: Settings, outside: Outside, slots: Slots | None = None
+) -> AsyncIterator[Bot]:
+    """Run one bot for as long as the context lasts."""
+    bot = Bot(settings, outside, slots)
+    try:
+        await bot.start()
+        yield bot
+    finally:
+        await bot.close()
