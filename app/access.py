@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from app import stores
-from app.aggregates.access import KEYS, USED_EVERY, Access, AccessKey, AccessState, Role, evolve
+from app.aggregates.access import USED_EVERY, Access, AccessKey, Role
 from app.aggregates.access_events import ACCESS_EVENTS, KeyCreated
 from app.aggregates.answers import Done
+from app.control_log import decide, replayed
 from app.settings import Settings
 from eventstore.codec import Codec
-from eventstore.errors import Conflict, EpochMismatch, LogUnavailable, UnknownEventType
 from eventstore.store import LogReader, LogStore
-from eventstore.types import Append, Appended, Micros, Version, new_append_id
+from eventstore.types import Micros
 
 A = TypeVar("A")
 PREFIX: Final = "hilo"
@@ -34,7 +34,6 @@ UNKNOWN_SECONDS: Final = 0.05
 """So soon a key that nobody knew is looked for again: strangers cannot make it read more often."""
 
 _CODEC: Final = Codec(ACCESS_EVENTS)
-_ATTEMPTS: Final = 50
 _HOUR: Final = USED_EVERY / 1e6
 _ID_BYTES: Final = 5
 _SECRET_BYTES: Final = 32
@@ -92,15 +91,7 @@ def keys(settings: Settings) -> tuple[AccessKey, ...]:
 
 def load(log: LogReader) -> Access:
     """Return the keys as the control log tells them now."""
-    state, version = AccessState(), Version(0)
-    for recorded in log.read_stream(KEYS):
-        version = recorded.version
-        try:
-            event = _CODEC.decode(recorded.type, recorded.state)
-        except UnknownEventType:
-            continue
-        state = evolve(state, event, version, recorded.recorded_at)
-    return Access(KEYS, state, version)
+    return replayed(log, _CODEC, Access())
 
 
 class KeyTable:
@@ -186,22 +177,4 @@ def _digest(secret: str) -> bytes:
 
 
 def _decide(settings: Settings, command: Callable[[Access, Micros], A]) -> A:
-    log = stores.open_control_log(settings)
-    try:
-        for _ in range(_ATTEMPTS):
-            access = load(log)
-            expected = access.version
-            answer = command(access, log.now())
-            events = tuple(_CODEC.encode(event, key) for event, key in access.collect_events())
-            if not events:
-                return answer
-            append = Append(KEYS, expected, events, log.head().epoch, new_append_id())
-            (done,) = log.append_batch([append])
-            if isinstance(done, Appended):
-                return answer
-            if not isinstance(done, Conflict | EpochMismatch):
-                raise done
-    finally:
-        log.close()
-    msg = "the keys are written too fast to decide upon: try again"
-    raise LogUnavailable(msg)
+    return decide(settings, _CODEC, Access, command)

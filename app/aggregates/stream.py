@@ -62,14 +62,17 @@ class Aggregate(Generic[S]):
         triggered, self._triggered = self._triggered, []
         return triggered
 
+    def follow(self, event: Event, version: Version, recorded_at: Micros) -> None:
+        """Apply the event that the log holds at a version of the stream."""
+        self.state = self._evolve(event, version, recorded_at)
+        self.version = version
+
     def _evolve(self, event: Event, version: Version, now: Micros) -> S:
         raise NotImplementedError
 
     def _trigger(self, event: Event, now: Micros, key: IdempotencyKey | None = None) -> None:
         """Apply the event to the state, and keep it for the next `collect_events`."""
-        version = Version(self.version + 1)
-        self.state = self._evolve(event, version, now)
-        self.version = version
+        self.follow(event, Version(self.version + 1), now)
         self._triggered.append((event, key))
 
     def _record(self, event: Event, now: Micros, key: IdempotencyKey | None = None) -> Done:

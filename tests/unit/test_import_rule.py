@@ -55,9 +55,10 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "app.bot": COMPOSED | {"app.bootstrap", "app.outside"},  # those, running
     "app.exports": CONVERSATION,  # rows and formats
     "app.exporting": CONVERSATION | {"app.exports"},  # an export, in the worker
-    "app.control": PROJECTIONS,  # the installation's own log
+    "app.control_log": PROJECTIONS,  # the installation's own log, as it is decided upon
+    "app.control": PROJECTIONS | {"app.control_log"},  # what operators did, and what was opened
     "app.skips": CONVERSATION | {"app.control"},  # what of it the read models ask
-    "app.access": PROJECTIONS,  # who may come in: a part of that log
+    "app.access": PROJECTIONS | {"app.control_log"},  # who may come in
     "app.reads": COMPOSED
     | {
         "app.bot",
