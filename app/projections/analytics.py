@@ -9,19 +9,32 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
 from app.projections import prices as p
 from app.projections.asking import Span, asking
-from app.projections.media import MEDIA_KINDS
+from app.projections.gateway_health import GATEWAY_HEALTH
+from app.projections.media import MEDIA, MEDIA_KINDS
+from app.projections.tally import TallyModel
+from app.projections.thread_changes import THREAD_CHANGES
 from app.projections.turn_latency import PARTS
 from app.projections.views import Views
 from eventstore.types import Position
 
 ALL_DAYS: Final = Span()
 PERCENTILES: Final = (50, 90, 95, 99)
+
+
+R = TypeVar("R")
+
+
+class Report(msgspec.Struct, Generic[R], frozen=True):
+    """Rows, oldest first, as of a position of the log."""
+
+    position: Position
+    rows: list[R]
 
 
 class UsageRow(msgspec.Struct, frozen=True):
@@ -46,11 +59,9 @@ class UsageRow(msgspec.Struct, frozen=True):
     """Runs that may have been billed and whose usage nobody could say; not among `runs`."""
 
 
-class UsageReport(msgspec.Struct, frozen=True):
+class UsageReport(Report[UsageRow], frozen=True):
     """Usage and cost of one bot."""
 
-    position: Position
-    rows: list[UsageRow]
     runs: int
     total: int
     cost: Decimal
@@ -171,22 +182,15 @@ class ThreadChange(msgspec.Struct, frozen=True):
     """In one reset."""
 
 
-class ThreadChangeReport(msgspec.Struct, frozen=True):
+class ThreadChangeReport(Report[ThreadChange], frozen=True):
     """Why conversations change, and what that leaves behind."""
-
-    position: Position
-    rows: list[ThreadChange]
 
 
 def thread_changes(views: Views, span: Span = ALL_DAYS) -> ThreadChangeReport:
     """Return changes per period and reason, oldest first."""
-    query = (
-        f"SELECT {span.period}, reason, sum(started), sum(resets), sum(left_behind),"  # noqa: S608
-        f" max(most_left_behind) FROM thread_changes WHERE {span.where} GROUP BY 1, 2 ORDER BY 1, 2"
-    )
-    with asking(views, "thread_changes") as (db, position):
-        rows = [ThreadChange(*row) for row in db.execute(query, span.bounds)]
-    return ThreadChangeReport(position, rows)
+    figures = "sum(started), sum(resets), sum(left_behind), max(most_left_behind)"
+    position, found = _added_up(views, span, THREAD_CHANGES, figures)
+    return ThreadChangeReport(position, [ThreadChange(*row) for row in found])
 
 
 class MediaRow(msgspec.Struct, frozen=True):
@@ -199,24 +203,15 @@ class MediaRow(msgspec.Struct, frozen=True):
     answerable: int
 
 
-class MediaReport(msgspec.Struct, frozen=True):
+class MediaReport(Report[MediaRow], frozen=True):
     """What people send."""
-
-    position: Position
-    rows: list[MediaRow]
 
 
 def media(views: Views, span: Span = ALL_DAYS) -> MediaReport:
     """Return messages per period and kind, oldest first."""
-    query = (
-        f"SELECT {span.period}, kind, sum(messages), sum(answerable) FROM media_hours"  # noqa: S608
-        f" WHERE {span.where} GROUP BY 1, 2 ORDER BY 1, 2"
-    )
-    with asking(views, "media") as (db, position):
-        rows = [
-            MediaRow(period, kind, kind in MEDIA_KINDS, *counts)
-            for period, kind, *counts in db.execute(query, span.bounds)
-        ]
+    figures = "sum(messages), sum(answerable)"
+    position, found = _added_up(views, span, MEDIA, figures)
+    rows = [MediaRow(period, kind, kind in MEDIA_KINDS, *counts) for period, kind, *counts in found]
     return MediaReport(position, rows)
 
 
@@ -232,20 +227,27 @@ class HealthRow(msgspec.Struct, frozen=True):
     latest: int | None
 
 
-class HealthReport(msgspec.Struct, frozen=True):
+class HealthReport(Report[HealthRow], frozen=True):
     """How the gateways, their webhooks and the provider behaved."""
-
-    position: Position
-    rows: list[HealthRow]
 
 
 def gateway_health(views: Views, span: Span = ALL_DAYS) -> HealthReport:
     """Return what happened per period, oldest first."""
-    query = (
-        f"SELECT {span.period}, what, detail, sum(events), sum(late) / nullif(sum(timed), 0),"  # noqa: S608
-        f" CASE WHEN sum(timed) THEN max(latest) END FROM gateway_hours WHERE {span.where}"
-        " GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+    figures = (
+        "sum(events), sum(late) / nullif(sum(timed), 0), CASE WHEN sum(timed) THEN max(latest) END"
     )
-    with asking(views, "gateway_health") as (db, position):
-        rows = [HealthRow(*row) for row in db.execute(query, span.bounds)]
-    return HealthReport(position, rows)
+    position, found = _added_up(views, span, GATEWAY_HEALTH, figures)
+    return HealthReport(position, [HealthRow(*row) for row in found])
+
+
+def _added_up(
+    views: Views, span: Span, model: TallyModel, figures: str
+) -> tuple[Position, list[tuple[Any, ...]]]:
+    """Return the figures of a model's rows per period and the model's names, in that order."""
+    keys = ", ".join((span.period, *model.names))
+    query = (
+        f"SELECT {keys}, {figures} FROM {model.table} WHERE {span.where}"  # noqa: S608 - our own words
+        f" GROUP BY {keys} ORDER BY {keys}"
+    )
+    with asking(views, model.name) as (db, position):
+        return position, db.execute(query, span.bounds).fetchall()
