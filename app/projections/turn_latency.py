@@ -118,14 +118,15 @@ class _LatencySession(Session):
             f" VALUES ({', '.join('?' * len(_COLUMNS))})",
             self._ended,
         )
-        open_ones = sorted(self._open.items())
-        self._db.executemany(
-            "DELETE FROM open_turns WHERE user = ?",
-            [(_user(stream),) for stream, turn in open_ones if turn.is_blank and not self._blank],
-        )
+        open_ones = {stream: turn for stream, turn in self._open.items() if not turn.is_blank}
+        if not self._blank:
+            self._db.executemany(
+                "DELETE FROM open_turns WHERE user = ?",
+                [(_user(stream),) for stream in sorted(self._open.keys() - open_ones.keys())],
+            )
         self._db.executemany(
             "INSERT OR REPLACE INTO open_turns (user, state) VALUES (?, ?)",
-            [(_user(stream), _pack(turn)) for stream, turn in open_ones if not turn.is_blank],
+            [(_user(stream), _pack(turn)) for stream, turn in sorted(open_ones.items())],
         )
         self._ended.clear()
         self._open.clear()
