@@ -127,6 +127,7 @@ def create_app(
         openapi_url="/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would tell strangers which paths there are
     )
     register_problems(app)
     for status in _PLAIN:

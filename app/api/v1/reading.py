@@ -1,7 +1,7 @@
 """What every read shares: whose bot it is about, as of when, and how it is answered.
 
-An answer carries the position of the log that it reflects, in `position` and as an ETag of (epoch,
-position, leaf hash): who asks again with `If-None-Match` gets 304 until something has happened.
+An answer carries the position of the log that it reflects, in `position` and in its ETag: who asks
+again with `If-None-Match` gets 304 until it would be another answer, or none (`tags`).
 `min_position` waits for what the caller has just caused. What blocks runs on reader threads.
 """
 
@@ -18,6 +18,7 @@ from fastapi import Query, Request, Response
 from app import asof
 from app.api.callers import Caller
 from app.api.problem import Problem, ProblemError
+from app.api.v1.tags import has_it, tag_of
 from app.asof import UnclearMoment
 from app.children import Piped
 from app.projections import NotBuilt, Views
@@ -184,18 +185,27 @@ class Read(msgspec.Struct):
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def answer(self, position: Position, make: Callable[[], object]) -> Response:
-        """Answer with what `make` returns, or 304 if the caller has it already."""
-        tag = await self.run(lambda: self._tag(position))
-        headers = {"etag": tag, "x-hilo-position": str(position), "cache-control": "private"}
-        if tag in self.request.headers.get("if-none-match", ""):
+        """Answer with what `make` returns, or 304 if the caller has just that already.
+
+        It is made in either case: what is not there, or not to be shown, is never "not modified".
+        """
+        body, tag = await self.run(lambda: self._made(position, make))
+        headers = {
+            "etag": tag,
+            "x-hilo-position": str(position),
+            "cache-control": "private, no-cache",
+            "vary": "Authorization",
+        }
+        if has_it(self.request.headers.getlist("if-none-match"), tag):
+            headers["vary"] += ", Accept-Encoding"  # elsewhere whoever packs says so
             return Response(status_code=304, headers=headers)
-        body = await self.run(lambda: _encode(make()))
         return Response(body, media_type="application/json", headers=headers)
 
-    def _tag(self, position: Position) -> str:
-        cursor = self.bot.log.cursor_at(position)
-        role = self.caller.role
-        return f'W/"{cursor.epoch}-{position}-{cursor.leaf[:6].hex()}-{role}"'
+    def _made(self, position: Position, make: Callable[[], object]) -> tuple[bytes, str]:
+        body = _encode(make())
+        url = self.request.url
+        resource = (url.path, url.query, self.bot.name, self.caller.role)
+        return body, tag_of(self.bot.log.cursor_at(position), body, *resource)
 
 
 def read_for(request: Request, caller: Caller, bot: str) -> Read:

@@ -149,3 +149,16 @@ async def test_a_key_that_asks_too_often_is_told_when_to_come_again(stage: Stage
         assert 1 <= int(answers[2].headers["retry-after"]) <= 2
         assert (await client.get("/v1/bots", headers=other)).status_code == 200
         assert "hilo_refused_too_often 1.0" in (await client.get("/metrics")).text
+
+
+async def test_a_slash_too_many_leads_nobody_anywhere(
+    stage: Stage, key: Key, local: Client
+) -> None:
+    paths = ("/v1/bots/", "/v1/users/", "/v1/events/", "/v1/events/1/", "/v1/analytics/usage/",
+             "/update-user/", "/metrics/", "/healthz/", "//evil.example/v1/bots/")  # fmt: skip
+    for headers in ({}, key("auditor"), {"authorization": "Bearer hilo_no_key"}):
+        for path in paths:
+            for method in ("GET", "POST"):
+                answer = await local.request(method, f"{stage.url}{path}", headers=headers)
+                assert answer.status_code in {401, 404}, (method, path, answer.status_code)
+                assert "location" not in answer.headers
