@@ -6,6 +6,7 @@ anything: it has digests only. A revoked key stays revoked whatever is restored.
 
 from __future__ import annotations
 
+import re
 import secrets
 import threading
 import time
@@ -16,26 +17,24 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from app import stores
-from app.aggregates.access import USED_EVERY, Access, AccessKey, Role
+from app.aggregates.access import KEYS, USED_EVERY, Access, AccessKey, Role
 from app.aggregates.access_events import ACCESS_EVENTS, KeyCreated
 from app.aggregates.answers import Done
 from app.control_log import decide, replayed
 from app.settings import Settings
 from eventstore.codec import Codec
 from eventstore.store import LogReader, LogStore
-from eventstore.types import Micros
+from eventstore.types import Micros, Version
 
 A = TypeVar("A")
 PREFIX: Final = "hilo"
 BELIEVED_SECONDS: Final = 1.0
 """A revoked key may be good for so long on a node that has just looked."""
 
-UNKNOWN_SECONDS: Final = 0.05
-"""So soon a key that nobody knew is looked for again: strangers cannot make it read more often."""
-
 _CODEC: Final = Codec(ACCESS_EVENTS)
 _HOUR: Final = USED_EVERY / 1e6
 _ID_BYTES: Final = 5
+_IDS: Final = re.compile(r"[0-9a-f]{10}", re.ASCII)
 _SECRET_BYTES: Final = 32
 
 
@@ -103,6 +102,7 @@ class KeyTable:
         self._lock = threading.Lock()
         self._log: LogStore | None = None
         self._read_at = -BELIEVED_SECONDS
+        self._version: Version | None = None
         self._by_id: dict[str, AccessKey] = {}
         self._used: dict[str, float] = {}
         self._now: Callable[[], Micros] = lambda: Micros(time.time_ns() // 1000)
@@ -124,13 +124,21 @@ class KeyTable:
         key = self._by_id.get(key_id)
         return key is not None and key.is_good(self._now())
 
+    def may_be_new(self, token: str) -> bool:
+        """Tell whether a token looks like a key that was made since the last look. Never waits."""
+        prefix, key_id, secret = _parts(token)
+        return bool(prefix == PREFIX and secret and _IDS.fullmatch(key_id)) and (
+            key_id not in self._by_id
+        )
+
+    def look_again(self) -> None:
+        """Learn now what has been made or revoked. Raises `LogUnavailable`."""
+        self._refresh(0.0)
+
     def find(self, token: str) -> AccessKey | None:
         """Return the good key that a bearer token is, or None. Raises `LogUnavailable`."""
         self._refresh()
-        prefix, _, rest = token.partition("_")
-        key_id, _, secret = rest.partition("_")
-        if key_id not in self._by_id:
-            self._refresh(UNKNOWN_SECONDS)  # it may have been made a moment ago
+        prefix, key_id, secret = _parts(token)
         key = self._by_id.get(key_id)
         given = _digest(secret)  # also for an unknown id: both take as long
         known = key.digest if key is not None else b"\x00" * 32
@@ -163,8 +171,17 @@ class KeyTable:
             if self._log is None:
                 self._log = stores.open_control_log(self._settings)
                 self._now = self._log.now
-            self._by_id = {key.id: key for key in load(self._log).state.keys}
-            self._read_at = time.monotonic()
+            if believed or self._log.stream_version(KEYS) != self._version:
+                access = load(self._log)
+                self._by_id = {key.id: key for key in access.state.keys}
+                self._version = access.version
+                self._read_at = time.monotonic()
+
+
+def _parts(token: str) -> tuple[str, str, str]:
+    prefix, _, rest = token.partition("_")
+    key_id, _, secret = rest.partition("_")
+    return prefix, key_id, secret
 
 
 def _made(settings: Settings) -> Path:

@@ -19,6 +19,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from app.aggregates.access import AccessKey, Role
+from app.api.again import Again
 from app.api.nearness import is_near
 from app.api.problem import Problem, ProblemError
 from app.api.rates import Rates
@@ -30,6 +31,10 @@ Right = Literal["events", "figures", "texts", "numbers", "operate", "hook"]
 """`events`: the log and what it says of users; `figures`: totals that name nobody; `texts`: what
 people wrote, opened; `numbers`: who they are; `operate`: change how the bot works; `hook`: tell it
 that something changed elsewhere."""
+
+UNKNOWN_SECONDS: Final = 0.05
+"""Before a key that nobody knows is refused, the keys are read again, at most so often: one that
+was just made is good at once, and strangers cannot make it read more than that."""
 
 RIGHTS: Final[dict[Role | Literal["local"], frozenset[Right]]] = {
     "auditor": frozenset({"events", "figures", "texts", "numbers"}),
@@ -74,6 +79,12 @@ class Keys(Protocol):
     def find(self, token: str) -> AccessKey | None:
         """Return the good key that a token is."""
 
+    def may_be_new(self, token: str) -> bool:
+        """Tell whether a token may be a key that was made since the last look. Never waits."""
+
+    def look_again(self) -> None:
+        """Learn now what has been made or revoked."""
+
     def used(self, key: AccessKey) -> None:
         """Record that a key was used."""
 
@@ -85,6 +96,7 @@ class Gate:
         """Ask `keys`; without `rates` each may ask as often as it likes."""
         self._keys = keys
         self._rates = rates or Rates(0, 1)
+        self._again = Again(keys.look_again, UNKNOWN_SECONDS)
         self.refused: Counter[str] = Counter()
 
     async def caller(self, request: Request) -> Caller:
@@ -92,7 +104,7 @@ class Gate:
         given = request.headers.get("authorization")
         scheme, _, token = (given or "").partition(" ")
         try:
-            key = await to_thread.run_sync(self._find, scheme, token.strip())
+            key = await self._look_for(scheme, token.strip())
             if given is None and await to_thread.run_sync(self._is_open_to, request):
                 return Caller("local", "local")
         except EventStoreError:
@@ -120,6 +132,13 @@ class Gate:
         """Count a refusal and return what it is answered with."""
         self.refused[reason] += 1
         return ProblemError(problem, headers=headers)
+
+    async def _look_for(self, scheme: str, token: str) -> AccessKey | None:
+        key = await to_thread.run_sync(self._find, scheme, token)
+        if key is None and self._keys.may_be_new(token):
+            await self._again()
+            key = await to_thread.run_sync(self._find, scheme, token)
+        return key
 
     def _find(self, scheme: str, token: str) -> AccessKey | None:
         if scheme.lower() != "bearer" or not token:

@@ -43,9 +43,8 @@ async def local(stage: Stage) -> AsyncIterator[Client]:
 
 
 @pytest.fixture
-def key(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, str]]:
+def key(stage: Stage) -> Callable[..., dict[str, str]]:
     """Make a key of a role; give the headers that show it. It is known at once."""
-    monkeypatch.setattr(access, "UNKNOWN_SECONDS", 0.0)
 
     def make(role: Role, **more: str) -> dict[str, str]:
         token = access.create(stage.settings(), role, by="test", expires_at=None, **more)[1]

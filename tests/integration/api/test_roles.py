@@ -30,6 +30,12 @@ class NoKeys:
     def find(self, token: str) -> None:
         return None
 
+    def may_be_new(self, token: str) -> bool:
+        return False
+
+    def look_again(self) -> None:
+        raise AssertionError
+
     def used(self, key: object) -> None:
         raise AssertionError
 
@@ -153,3 +159,13 @@ async def test_an_installation_does_not_open_by_itself(stage: Stage, local: Clie
     assert access.KeyTable(settings).any()
     (settings.data / "control.db").unlink()
     assert access.KeyTable(settings).any()
+
+
+async def test_a_key_is_good_as_soon_as_it_is_made_though_others_ask_all_the_time(
+    key: Key, local: Client
+) -> None:
+    key("hook")  # from now on everybody needs one
+    stranger = {"authorization": "Bearer hilo_0123456789_wrong"}
+    for _ in range(5):
+        assert (await local.get("/v1/bots", headers=stranger)).status_code == 401
+        assert (await local.get("/v1/bots", headers=key("auditor"))).status_code == 200

@@ -22,6 +22,12 @@ class NoKeys:
     def find(self, token: str) -> None:
         return None
 
+    def may_be_new(self, token: str) -> bool:
+        return False
+
+    def look_again(self) -> None:
+        raise AssertionError
+
     def used(self, key: AccessKey) -> None:
         raise AssertionError
 
