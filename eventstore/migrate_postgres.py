@@ -17,7 +17,8 @@ import psycopg
 from eventstore import sql
 from eventstore.errors import CopyFailed, HalfCopied, LogUnavailable, StoreLocked
 from eventstore.migrate import PAGE, Reached, Row, Say, StreamRow
-from eventstore.postgres_connections import LogConnection, PostgresSettings, Server
+from eventstore.postgres_connections import PostgresSettings, Server
+from eventstore.postgres_patience import PatientConnection
 from eventstore.postgres_schema import check_name, migrate
 from eventstore.types import Head
 
@@ -169,7 +170,7 @@ class PostgresTarget(PostgresSource):
             yield run
 
 
-def _connect(url: str, schema: str) -> LogConnection:
+def _connect(url: str, schema: str) -> PatientConnection:
     server = Server(url, check_name(schema), PostgresSettings())
     try:
         connection = server.connect(patience=_PATIENCE_SECONDS)
@@ -180,7 +181,7 @@ def _connect(url: str, schema: str) -> LogConnection:
     return connection
 
 
-def _refuse_nodes(connection: LogConnection, place: str, dead_seconds: float) -> None:
+def _refuse_nodes(connection: PatientConnection, place: str, dead_seconds: float) -> None:
     """Raise `StoreLocked` if a node has said lately that it serves this log."""
     beating = connection.execute(
         _SQL["select_beating"], (round(dead_seconds * _MICROS),)

@@ -29,13 +29,13 @@ from eventstore.postgres_arrays import bigints, byteas, texts
 from eventstore.postgres_connections import (
     SQL,
     Estimate,
-    LogConnection,
     Server,
     is_lost,
     monotonic_micros,
 )
 from eventstore.postgres_lineage import Lineage
 from eventstore.postgres_notices import Notifier
+from eventstore.postgres_patience import PatientConnection
 from eventstore.soundness import MAX_APPEND_BYTES, fault
 from eventstore.store import Beat
 from eventstore.types import (
@@ -77,7 +77,7 @@ class PostgresAppends:
         self._not_before = 0.0
         self._pause = _MIN_PAUSE
         self._backend: tuple[int, str] = (0, "")
-        self._writer: LogConnection | None = None
+        self._writer: PatientConnection | None = None
         self._notifier = Notifier(server)
 
     def append_batch(
@@ -121,7 +121,7 @@ class PostgresAppends:
 
     def _commit(
         self,
-        writer: LogConnection,
+        writer: PatientConnection,
         appends: Sequence[Append],
         snapshots: Sequence[Snapshot],
         beats: Sequence[Beat],
@@ -141,7 +141,7 @@ class PostgresAppends:
 
     def _transact(
         self,
-        writer: LogConnection,
+        writer: PatientConnection,
         appends: Sequence[Append],
         snapshots: Sequence[Snapshot],
         beats: Sequence[Beat],
@@ -182,7 +182,7 @@ class PostgresAppends:
 
     # -- connections that come and go
 
-    def _connected(self) -> LogConnection:
+    def _connected(self) -> PatientConnection:
         """Return the writer's connection, a new one if need be, over a log that is still ours."""
         if self._closed:
             msg = "the log is closed"
@@ -216,7 +216,7 @@ class PostgresAppends:
         if self._lineage.lost is not None:
             raise LogUnavailable(self._lineage.lost)
 
-    def _look_around(self, writer: LogConnection) -> Head:
+    def _look_around(self, writer: PatientConnection) -> Head:
         """Learn the server's time, process and head."""
         asked = monotonic_micros()
         told = _one(writer, "select_now")[0]
@@ -293,7 +293,7 @@ class PostgresAppends:
             time.sleep(_POLL_SECONDS)
 
 
-def _one(connection: LogConnection, query: str) -> tuple[Any, ...]:
+def _one(connection: PatientConnection, query: str) -> tuple[Any, ...]:
     row = connection.execute(SQL[query]).fetchone()
     if row is None:
         msg = f"{query} found nothing: this is not a log of ours"

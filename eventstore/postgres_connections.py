@@ -6,26 +6,20 @@ waits for ever: besides the server's own time-outs, a connection that does not a
 
 from __future__ import annotations
 
-import select
 import threading
 import time
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import msgspec
 import psycopg
 from psycopg import sql as compose
-from psycopg.abc import PQGen
-from psycopg.pq import ConnStatus
 
 from eventstore import sql
 from eventstore.postgres_arrays import register_arrays
+from eventstore.postgres_patience import PatientConnection, connect
 from eventstore.types import Micros
 
 SQL: Final = sql.load("postgres.sql")
-RV = TypeVar("RV")
-
-_UNHEARD_MS: Final = 10_000
-"""After which a connection is gone on which the server's machine acknowledges nothing."""
 
 _ADVICE: Final = {
     "25006": "it is read-only, as a standby is: point the URL at the primary, or list all hosts "
@@ -77,35 +71,6 @@ class PostgresSettings(msgspec.Struct, frozen=True):
     """how often a subscriber looks though nobody told it anything"""
 
 
-class LogConnection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection that is given up if the server says nothing for `patience` seconds."""
-
-    patience: float = 30.0
-
-    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
-        """Do what the library's does, within the connection's patience."""
-        try:
-            return super().wait(gen, interval, self.patience if timeout is None else timeout)
-        except psycopg.errors._WaitTimeout as error:  # noqa: SLF001 - what its docs say is raised
-            self.pgconn.finish()
-            msg = f"the server has said nothing for {self.patience:g} s"
-            raise psycopg.OperationalError(msg) from error
-
-    def has_ended(self) -> bool:
-        """Tell whether the server has ended this idle connection. Does not wait.
-
-        What is then asked on another connection was certainly never sent on this one.
-        """
-        said = select.poll()
-        try:
-            said.register(self.fileno(), select.POLLIN)
-            while said.poll(0):  # its last words, then the end
-                self.pgconn.consume_input()
-        except psycopg.OperationalError:
-            return True
-        return self.pgconn.status != ConnStatus.OK
-
-
 class Server:
     """Where a log is, and how to connect to it."""
 
@@ -115,20 +80,13 @@ class Server:
         self.schema = schema
         self.settings = settings
 
-    def connect(self, *, read_only: bool = False, patience: float | None = None) -> LogConnection:
+    def connect(
+        self, *, read_only: bool = False, patience: float | None = None
+    ) -> PatientConnection:
         """Open a connection that keeps the log's rules. Raises `psycopg.Error`."""
         settings = self.settings
         statement = settings.read_timeout if read_only else settings.statement_timeout
-        connection = LogConnection.connect(
-            self.url,
-            autocommit=True,
-            application_name="hilo",
-            connect_timeout=max(2, round(settings.connect_timeout)),
-            keepalives_idle=10,
-            keepalives_interval=5,
-            keepalives_count=3,
-            tcp_user_timeout=_UNHEARD_MS,
-        )
+        connection = connect(self.url, seconds=settings.connect_timeout)
         try:
             connection.patience = patience or 2 * statement + settings.lock_timeout
             register_arrays(connection)

@@ -13,10 +13,10 @@ from typing import Any, Final
 
 import msgspec
 import psycopg
-from psycopg.abc import PQGen
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import conninfo_to_dict
 
 from eventstore.errors import LogUnavailable
+from eventstore.postgres_patience import PatientConnection, connect
 
 _GRACE_SECONDS: Final = 2.0  # an answer from the server's own time-out says more than silence
 _Row = tuple[Any, ...]
@@ -44,18 +44,6 @@ class ConnectionLost(LogUnavailable):
     """The connection broke under a statement: whether that was carried out is not known."""
 
 
-class _Connection(psycopg.Connection[_Row]):
-    """A connection that gives up waiting for an answer after `patience` seconds."""
-
-    patience: float | None = None
-
-    def wait(  # the signature is psycopg's
-        self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None
-    ) -> Any:  # noqa: ANN401
-        """Wait for the server, but not for ever."""
-        return super().wait(gen, interval, self.patience if timeout is None else timeout)
-
-
 class Link:
     """One session, made when it is first needed and again after it broke. One thread at a time."""
 
@@ -63,22 +51,16 @@ class Link:
         """Take a connection string. `what` names, in errors, what cannot be used."""
         self._waits = waits
         self._what = what
-        self._connection: _Connection | None = None
+        self._connection: PatientConnection | None = None
         self._closed = False
         options = (
             f"-c lock_timeout={_ms(waits.lock)} -c statement_timeout={_ms(waits.statement)} "
             f"-c idle_in_transaction_session_timeout={_ms(waits.statement)} "
             "-c synchronous_commit=on -c client_min_messages=warning"
         )
-        given = conninfo_to_dict(url)
-        self._conninfo = make_conninfo(
-            url,
-            application_name=given.get("application_name") or "hilo",
-            connect_timeout=max(2, round(waits.connect)),  # libpq's least is 2 s
-            keepalives_idle=10,
-            keepalives_interval=5,
-            options=f"{given.get('options') or ''} {options}".strip(),
-        )
+        given = conninfo_to_dict(url).get("options") or ""
+        self._url = url
+        self._options = f"{given} {options}".strip()
 
     def run(self, statement: str, values: Sequence[object] = ()) -> list[_Row]:
         """Run one statement (or several without values) and return the rows of the last.
@@ -106,7 +88,7 @@ class Link:
                 into.write_row(row)
 
     @contextmanager
-    def _watched(self, connection: _Connection) -> Iterator[None]:
+    def _watched(self, connection: PatientConnection) -> Iterator[None]:
         """Drop a connection that broke; see `run`."""
         try:
             yield
@@ -146,13 +128,15 @@ class Link:
     def _patience(self) -> float:
         return max(self._waits.statement, self._waits.lock) + _GRACE_SECONDS
 
-    def _connected(self) -> _Connection:
+    def _connected(self) -> PatientConnection:
         if self._closed:
             msg = f"{self._what} is closed"
             raise LogUnavailable(msg)
         if self._connection is None or self._connection.closed:
             try:
-                self._connection = _Connection.connect(self._conninfo, autocommit=True)
+                self._connection = connect(
+                    self._url, seconds=self._waits.connect, options=self._options
+                )
             except psycopg.Error as error:
                 msg = f"{self._what} cannot be reached: {_said(error)}"
                 raise LogUnavailable(msg) from error

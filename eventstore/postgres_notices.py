@@ -18,7 +18,8 @@ from typing import Final
 import psycopg
 
 from eventstore.errors import LogUnavailable
-from eventstore.postgres_connections import SQL, LogConnection, Server
+from eventstore.postgres_connections import SQL, Server
+from eventstore.postgres_patience import PatientConnection
 from eventstore.types import Position
 
 _logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class Notifier:
             self._thread.join()
 
     def _run(self) -> None:
-        connection: LogConnection | None = None
+        connection: PatientConnection | None = None
         told = Position(0)
         while True:
             self._news.wait()
@@ -74,8 +75,8 @@ class Notifier:
             connection.close()
 
     def _pass_on(
-        self, connection: LogConnection | None, told: Position
-    ) -> tuple[LogConnection | None, Position]:
+        self, connection: PatientConnection | None, told: Position
+    ) -> tuple[PatientConnection | None, Position]:
         last = self._last
         try:
             connection = connection or self._server.connect()
@@ -169,7 +170,7 @@ class Listener:
                 _logger.debug("notices cannot be heard: %s", error)
                 _readable(self._end.fileno(), timeout=_PAUSE_SECONDS)
 
-    def _listen(self, connection: LogConnection) -> None:
+    def _listen(self, connection: PatientConnection) -> None:
         while not self._closed:
             end = self._end.fileno()
             if end in _readable(connection.fileno(), end):

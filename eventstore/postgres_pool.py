@@ -14,8 +14,9 @@ from contextlib import contextmanager
 
 import psycopg
 
-from eventstore.postgres_connections import LogConnection, Server
+from eventstore.postgres_connections import Server
 from eventstore.postgres_lineage import Lineage
+from eventstore.postgres_patience import PatientConnection
 
 
 class Pool:
@@ -27,11 +28,11 @@ class Pool:
         self._lineage = lineage
         self._places = _Places(server.settings.pool_size)
         self._lock = threading.Lock()
-        self._idle: list[tuple[LogConnection, float]] = []
+        self._idle: list[tuple[PatientConnection, float]] = []
         self._closed = False
 
     @contextmanager
-    def connection(self) -> Iterator[LogConnection]:
+    def connection(self) -> Iterator[PatientConnection]:
         """Lend a connection. Raises `psycopg.Error`; a broken one is not kept."""
         settings = self._server.settings
         if not self._places.take(settings.read_timeout):
@@ -58,14 +59,14 @@ class Pool:
         self._closed = True
         self.drop_idle()
 
-    def _take(self) -> LogConnection | None:
+    def _take(self) -> PatientConnection | None:
         if self._closed:
             msg = "the log is closed"
             raise psycopg.InterfaceError(msg)
         with self._lock:
             return self._idle.pop()[0] if self._idle else None
 
-    def _connect(self) -> LogConnection:
+    def _connect(self) -> PatientConnection:
         connection = self._server.connect(read_only=True)
         try:
             self._lineage.check(connection)
@@ -74,9 +75,9 @@ class Pool:
             raise
         return connection
 
-    def _give_back(self, connection: LogConnection) -> None:
+    def _give_back(self, connection: PatientConnection) -> None:
         now = time.monotonic()
-        stale: list[LogConnection] = []
+        stale: list[PatientConnection] = []
         with self._lock:
             if connection.closed or self._closed:
                 stale.append(connection)
