@@ -64,6 +64,10 @@ class Agenda:
         self._buffer = buffer
         self._delivery_due = delivery_due
         self._activity = activity
+        self._helps: dict[StreamName, tuple[int, int, int]] = {}
+        """Of others' streams that were overdue: when they were due, our rank, when we come. Who is
+        first may never come (it is full, or of an older release): looking again puts nothing off.
+        """
 
     def due_at(self, stream: StreamName, state: UserState) -> int | None:
         """Return when this node should visit the stream (µs); None: not of itself.
@@ -107,10 +111,17 @@ class Agenda:
 
         From now on, if it is overdue: or all would come at once to what waited for long.
         """
+        noted = self._helps.pop(stream, None)
         rank = 0 if due is None else self._nodes.rank(stream)
         if due is None or rank == 0:
             return due
-        return max(due, self._now()) + GRACE + (rank - 1) * STEP
+        now, later = self._now(), GRACE + (rank - 1) * STEP
+        if due > now:
+            return due + later
+        if noted is None or noted[:2] != (due, rank) or noted[2] <= now:
+            noted = (due, rank, now + later)
+        self._helps[stream] = noted
+        return noted[2]
 
 
 def open_work(state: UserState, due_at: int | None) -> Open:

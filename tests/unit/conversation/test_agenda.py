@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from app.aggregates import BufferPolicy
@@ -36,10 +38,10 @@ class Others:
         return self._rank
 
 
-def agenda(rank: int = 0) -> Agenda:
+def agenda(rank: int = 0, *, now: Callable[[], Micros] = lambda: NOW) -> Agenda:
     return Agenda(
         Others(rank),
-        now=lambda: NOW,
+        now=now,
         buffer=BufferPolicy(),
         delivery_due=lambda d: d.retry_at if d.in_flight is None else d.in_flight + MARGIN,
     )
@@ -69,6 +71,22 @@ def test_to_what_has_waited_for_long_not_all_come_at_once() -> None:
     old = UserState(pending=(w.Pending(b"r", 1, NOW - 3600 * SECOND, 1),))
     times = [agenda(rank).due_at(ANA, old) for rank in (0, 1, 2)]
     assert times == [NOW - 3595 * SECOND, NOW + GRACE, NOW + GRACE + STEP]
+
+
+def test_looking_again_and_again_does_not_put_off_who_comes_to_help() -> None:
+    old = UserState(pending=(w.Pending(b"r", 1, NOW - 3600 * SECOND, 1),))
+    time: int = NOW
+    helper = agenda(2, now=lambda: Micros(time))
+    first = NOW + GRACE + STEP
+    assert helper.due_at(ANA, old) == first
+    for _ in range(5):
+        time += SECOND // 2
+        assert helper.due_at(ANA, old) == first
+    time = first  # it came, and could do nothing: not again at once
+    assert helper.due_at(ANA, old) == first + GRACE + STEP
+    helper.due_at(ANA, BLANK)
+    time += SECOND
+    assert helper.due_at(ANA, old) == time + GRACE + STEP, "what was answered is forgotten"
 
 
 def test_where_nothing_is_open_nobody_comes() -> None:
