@@ -16,7 +16,7 @@ import msgspec
 from app.aggregates import events as e
 from app.aggregates.user_state import BLANK, UserState, evolve
 from app.conversation.kinds import CODEC
-from eventstore.codec import Event
+from eventstore.codec import Codec, Event
 from eventstore.store import LogReader
 from eventstore.types import Recorded
 
@@ -102,15 +102,16 @@ class Story(msgspec.Struct, frozen=True):
     states: dict[str, UserState]
 
     @classmethod
-    def of(cls, log: LogReader) -> Story:
-        """Read it."""
+    def of(cls, log: LogReader, newer: Sequence[type[Event]] = ()) -> Story:
+        """Read it. `newer`: classes of a later release, which change no state that we know."""
+        codec = Codec((*CODEC.classes, *newer)) if newer else CODEC
         recorded = log.read(limit=1_000_000)
         told: list[Told] = []
         states: dict[str, UserState] = {}
         for row in recorded:
-            event = CODEC.decode(row.type, row.state)
+            event = codec.decode(row.type, row.state)
             told.append(Told(row.stream, row.version, row.position, row.recorded_at, event))
-            if row.stream.startswith("user/"):
+            if row.stream.startswith("user/") and not isinstance(event, tuple(newer)):
                 before = states.get(row.stream, BLANK)
                 states[row.stream] = evolve(before, event, row.version, row.recorded_at)
         return cls(recorded, told, states)

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx2
 import msgspec
 
+from eventstore.codec import Event
 from eventstore.sqlite import SQLiteLog
 from eventstore.store import LogStore
 from eventstore.subscription import Subscription
@@ -73,6 +74,10 @@ class Server:
         self.said = b""
         self.program: tuple[str, ...] = ("app.cli", "serve")
         """The module that is run, and its arguments."""
+        self.code = ROOT
+        """Where the program is: another build's directory, from the next start on."""
+        self.newer: tuple[type[Event], ...] = ()
+        """Classes of events that a later build writes."""
         self._settings = settings
         self._process: asyncio.subprocess.Process | None = None
 
@@ -102,7 +107,7 @@ class Server:
             *(sys.executable, "-m", *self.program),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            cwd=ROOT,
+            cwd=self.code,
             env={**self.environment, "HILO_CRASH_AT": crash_at},
         )
         await self.outside.webhook(f"{self.url}/webhooks/whapi", first_delay=0.05, max_delay=0.2)
@@ -152,7 +157,7 @@ class Server:
         """Read the log, as any other process may."""
         log = self.log()
         try:
-            return Story.of(log)
+            return Story.of(log, self.newer)
         finally:
             log.close()
 
@@ -204,10 +209,10 @@ class Server:
         finally:
             transport.close()
 
-    def technical_log(self) -> list[str]:
+    def technical_log(self, lines: int = 30) -> list[str]:
         """Return the last lines of the technical log."""
         path = self.logs / "technical.log"
-        return path.read_text("utf-8").splitlines()[-30:] if path.exists() else []
+        return path.read_text("utf-8").splitlines()[-lines:] if path.exists() else []
 
     def _wait_for_news(self) -> None:
         """Return when the log has changed, or soon."""

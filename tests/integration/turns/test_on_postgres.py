@@ -16,7 +16,7 @@ import httpx2
 import pytest
 
 from tests.integration.turns.outside import PATIENCE, Outside
-from tests.integration.turns.processes import ROOT, Server, simulators
+from tests.integration.turns.processes import Server, simulators
 from tests.integration.turns.test_several_bots import BOUND_SECONDS, CHANNELS, SECRETS, TwoBots
 from tests.postgres import Databases, PostgresServer, with_user
 
@@ -72,7 +72,7 @@ async def outside() -> AsyncIterator[Outside]:
 def hilo(node: Server, *arguments: str, **variables: str) -> Ran:
     done = subprocess.run(
         [sys.executable, "-m", "app.cli", *arguments],
-        cwd=ROOT,
+        cwd=node.code,
         env=node.environment | variables,
         capture_output=True,
         text=True,
