@@ -7,43 +7,35 @@ Connections are `postgres_connections`' affair, appending `postgres_appends`'; r
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import psycopg
 
-from eventstore.errors import CursorMismatch, LogUnavailable
-from eventstore.integrity import leaf_hash
+from eventstore.errors import LogUnavailable
 from eventstore.postgres_appends import PostgresAppends
 from eventstore.postgres_arrays import bigints, texts
 from eventstore.postgres_connections import SQL, PostgresSettings, Server, is_lost
 from eventstore.postgres_notices import Listener, NoticeWatch
 from eventstore.postgres_pool import Pool
 from eventstore.postgres_schema import check_name, open_schema, prepare
-from eventstore.store import Beat, StreamInfo
+from eventstore.queries import END, NEW, START, LogQueries, PlainRow
 from eventstore.types import (
     Clock,
-    Cursor,
-    Head,
-    IdempotencyKey,
     Micros,
     Position,
     Recorded,
-    Snapshot,
     StreamName,
     Version,
 )
 
-_BEFORE_POSITIONS: Final = Position(0)
-_BEFORE_VERSIONS: Final = Version(0)
-_END: Final = Position(2**63 - 1)
 _DEFAULTS: Final = PostgresSettings()
 _WIDE: Final = 1000
 """Positions from which on a scan is planned anew: knowing the types the server hashes them, where a
 plan that is kept compares each row with one after the other (docs/performance.md)."""
 
 
-class PostgresLog(PostgresAppends):
+class PostgresLog(PostgresAppends, LogQueries):
     """A `LogStore` in one schema of a PostgreSQL database.
 
     `append_batch` belongs to one thread at a time; everything else is safe from any thread.
@@ -111,52 +103,31 @@ class PostgresLog(PostgresAppends):
         """Return the store's time, as far as this node can tell. Never waits."""
         return self._clock.now()
 
-    def head(self) -> Head:
-        """Return where the log ends now."""
-        return Head(*self._ask("select_head")[0])
-
-    def stream_version(self, stream: StreamName) -> Version:
-        """Return the stream's version; 0 if there is no such stream."""
-        rows = self._ask("select_stream", (stream,))
-        return Version(rows[0][1] if rows else 0)
-
     def read_stream(
         self,
         stream: StreamName,
         *,
-        after: Version = _BEFORE_VERSIONS,
+        after: Version = NEW,
         up_to: Version | None = None,
         limit: int | None = None,
     ) -> list[Recorded]:
         """Return events of one stream with `after < version <= up_to`, oldest first."""
-        end = _END if up_to is None else up_to
+        end = END if up_to is None else up_to
         rows = self._ask("read_stream", (stream, after, end, limit))
         if rows:
             self._lineage.saw(rows[-1][0], rows[-1][5])
         return [Recorded(r[0], stream, *r[1:]) for r in rows]
 
-    def read(
-        self,
-        *,
-        after: Position = _BEFORE_POSITIONS,
-        up_to: Position | None = None,
-        limit: int = 1000,
-        types: Sequence[str] | None = None,
-    ) -> list[Recorded]:
-        """Return about `limit` events, oldest first; a page never splits an append."""
-        rows = self.read_rows(after=after, up_to=up_to, limit=limit, types=types)
-        return [Recorded(*row) for row in rows]  # type: ignore[arg-type]
-
     def read_rows(
         self,
         *,
-        after: Position = _BEFORE_POSITIONS,
+        after: Position = START,
         up_to: Position | None = None,
         limit: int = 1000,
         types: Sequence[str] | None = None,
-    ) -> list[tuple[int, str, int, str, int, bytes | None, bytes, bytes]]:
+    ) -> list[PlainRow]:
         """Return what `read` returns as plain tuples in the order of `Recorded`'s fields."""
-        end: int = _END if up_to is None else up_to
+        end: int = END if up_to is None else up_to
         query, extra = "read_all", ()
         if types is not None:
             query, extra = "read_types", (texts(types),)  # type: ignore[assignment]
@@ -183,60 +154,9 @@ class PostgresLog(PostgresAppends):
         """Return the names of streams by their numbers; both are for ever."""
         return dict(self._ask("select_stream_names", (bigints(list(numbers)),)))
 
-    def event_at(self, position: Position) -> Recorded | None:
-        """Return the event at a position, if the log reaches that far."""
-        return self._one_event("read_position", position)
-
-    def event_by_key(self, key: IdempotencyKey) -> Recorded | None:
-        """Return the event that holds an idempotency key."""
-        return self._one_event("read_key", key)
-
-    def _one_event(self, query: str, value: Position | IdempotencyKey) -> Recorded | None:
-        rows = self._ask(query, (value,))
-        return Recorded(*rows[0]) if rows else None
-
     def position_at(self, instant: Micros) -> Position:
         """Return the last position recorded at or before the instant; 0 if none."""
         return Position(self._ask("position_at", (instant,))[0][0])
-
-    def streams(self, prefix: str = "") -> Iterator[StreamInfo]:
-        """Yield the streams whose names start with `prefix`, oldest first, in pages."""
-        last = 0
-        while rows := self._ask("list_streams", (last, prefix, prefix + "\U0010ffff", 1000)):
-            for stream_id, name, version in rows:
-                last = stream_id
-                yield StreamInfo(StreamName(name), Version(version))
-
-    def count_by_type(self) -> dict[str, int]:
-        """Return how many events of each stored type there are."""
-        return dict(self._ask("count_types"))
-
-    def cursor_at(self, position: Position) -> Cursor:
-        """Return a cursor at a position, with its leaf hash."""
-        epoch = self.head().epoch
-        if position == 0:
-            return Cursor(epoch, position, b"")
-        event = self.event_at(position)
-        if event is None:
-            raise CursorMismatch(position, "the log ends before it")
-        return Cursor(epoch, position, leaf_hash(event))
-
-    def verify_cursor(self, cursor: Cursor) -> None:
-        """Raise `CursorMismatch` unless the log still holds what the cursor was taken from."""
-        now = self.cursor_at(cursor.position)
-        if now.epoch != cursor.epoch:
-            raise CursorMismatch(cursor.position, f"epoch {now.epoch}, not {cursor.epoch}")
-        if now.leaf != cursor.leaf:
-            raise CursorMismatch(cursor.position, "another event stands there")
-
-    def snapshot(self, stream: StreamName) -> Snapshot | None:
-        """Return the stream's snapshot, if one fits this epoch and is not above the head."""
-        rows = self._ask("select_snapshot", (stream,))
-        return Snapshot(stream, *rows[0]) if rows else None
-
-    def nodes(self) -> list[Beat]:
-        """Return every node that ever beat."""
-        return [Beat(*row) for row in self._ask("select_nodes")]
 
     def size(self) -> int:
         """Return the bytes of the log's tables, indexes included."""

@@ -17,32 +17,23 @@ from urllib.parse import quote
 
 from eventsourcing.persistence import ConnectionPoolClosedError, PersistenceError
 
-from eventstore.errors import CursorMismatch, LogUnavailable
-from eventstore.integrity import leaf_hash
+from eventstore.errors import LogUnavailable
+from eventstore.queries import END, NEW, START, LogQueries, PlainRow
 from eventstore.sqlite_appends import SQLiteAppends
 from eventstore.sqlite_connections import SQL, LogDatastore, connect, system_clock
-from eventstore.store import Beat, StreamInfo
 from eventstore.types import (
     Clock,
-    Cursor,
-    Head,
-    IdempotencyKey,
     Micros,
     Position,
     Recorded,
-    Snapshot,
     StreamName,
     Version,
 )
 
 POLL_SECONDS: Final = 0.01
 
-_BEFORE_POSITIONS: Final = Position(0)
-_BEFORE_VERSIONS: Final = Version(0)
-_END: Final = Position(2**63 - 1)
 
-
-class SQLiteLog(SQLiteAppends):
+class SQLiteLog(SQLiteAppends, LogQueries):
     """A `LogStore` in one SQLite file.
 
     `append_batch` belongs to one thread at a time; everything else is safe from any thread.
@@ -100,61 +91,51 @@ class SQLiteLog(SQLiteAppends):
             msg = f"the log at {self.path} cannot be read: {error}"
             raise LogUnavailable(msg) from error
 
+    def _ask(self, query: str, values: Sequence[object] = ()) -> list[Any]:
+        with self._read() as cursor:
+            return cursor.execute(SQL[query], values).fetchall()
+
     def now(self) -> Micros:
         """Return the store's time."""
         return self._clock.now()
-
-    def head(self) -> Head:
-        """Return where the log ends now."""
-        with self._read() as cursor:
-            return Head(*cursor.execute(SQL["select_head"]).fetchone())
-
-    def stream_version(self, stream: StreamName) -> Version:
-        """Return the stream's version; 0 if there is no such stream."""
-        with self._read() as cursor:
-            row = cursor.execute(SQL["select_stream"], (stream,)).fetchone()
-        return Version(row[1] if row else 0)
 
     def read_stream(
         self,
         stream: StreamName,
         *,
-        after: Version = _BEFORE_VERSIONS,
+        after: Version = NEW,
         up_to: Version | None = None,
         limit: int | None = None,
     ) -> list[Recorded]:
         """Return events of one stream with `after < version <= up_to`, oldest first."""
-        end = _END if up_to is None else up_to
-        with self._read() as cursor:
-            rows = cursor.execute(
-                SQL["read_stream"], (stream, after, end, -1 if limit is None else limit)
-            ).fetchall()
+        end = END if up_to is None else up_to
+        most = -1 if limit is None else limit
+        rows = self._ask("read_stream", (stream, after, end, most))
         return [Recorded(r[0], stream, *r[1:]) for r in rows]
-
-    def read(
-        self,
-        *,
-        after: Position = _BEFORE_POSITIONS,
-        up_to: Position | None = None,
-        limit: int = 1000,
-        types: Sequence[str] | None = None,
-    ) -> list[Recorded]:
-        """Return about `limit` events, oldest first; a page never splits an append."""
-        with self._read() as cursor:
-            rows: list[Any] = self._page(cursor, after, up_to, limit, types)
-        return [Recorded(*row) for row in rows]
 
     def read_rows(
         self,
         *,
-        after: Position = _BEFORE_POSITIONS,
+        after: Position = START,
         up_to: Position | None = None,
         limit: int = 1000,
         types: Sequence[str] | None = None,
-    ) -> list[tuple[int, str, int, str, int, bytes | None, bytes, bytes]]:
+    ) -> list[PlainRow]:
         """Return what `read` returns as plain tuples in the order of `Recorded`'s fields."""
+        end: int = END if up_to is None else up_to
+        query = SQL["read_all"]
+        extra: tuple[str, ...] = ()
+        if types is not None:
+            query = SQL["read_types"].replace("/*types*/", ",".join("?" * len(types)))
+            extra = tuple(types)
         with self._read() as cursor:
-            return self._page(cursor, after, up_to, limit, types)
+            rows = cursor.execute(query, (after, end, *extra, limit)).fetchall()
+            if rows and len(rows) == limit:
+                last = cursor.execute(SQL["last_of_append"], (rows[-1][0],)).fetchone()[0]
+                if last > rows[-1][0]:
+                    rest = (rows[-1][0], min(last, end), *extra, -1)
+                    rows += cursor.execute(query, rest).fetchall()
+        return rows
 
     def scan(
         self, *, after: Position, up_to: Position, types: Sequence[str]
@@ -171,44 +152,8 @@ class SQLiteLog(SQLiteAppends):
 
     def stream_names(self, numbers: Iterable[int]) -> dict[int, str]:
         """Return the names of streams by their numbers; both are for ever."""
-        with self._read() as cursor:
-            wanted = "[" + ",".join(map(str, numbers)) + "]"
-            return dict(cursor.execute(SQL["select_stream_names"], (wanted,)).fetchall())
-
-    def _page(
-        self,
-        cursor: sqlite3.Cursor,
-        after: Position,
-        up_to: Position | None,
-        limit: int,
-        types: Sequence[str] | None,
-    ) -> list[tuple[int, str, int, str, int, bytes | None, bytes, bytes]]:
-        end: int = _END if up_to is None else up_to
-        query = SQL["read_all"]
-        extra: tuple[str, ...] = ()
-        if types is not None:
-            query = SQL["read_types"].replace("/*types*/", ",".join("?" * len(types)))
-            extra = tuple(types)
-        rows = cursor.execute(query, (after, end, *extra, limit)).fetchall()
-        if rows and len(rows) == limit:
-            last = cursor.execute(SQL["last_of_append"], (rows[-1][0],)).fetchone()[0]
-            if last > rows[-1][0]:
-                rest = (rows[-1][0], min(last, end), *extra, -1)
-                rows += cursor.execute(query, rest).fetchall()
-        return rows
-
-    def event_at(self, position: Position) -> Recorded | None:
-        """Return the event at a position, if the log reaches that far."""
-        return self._one("read_position", position)
-
-    def event_by_key(self, key: IdempotencyKey) -> Recorded | None:
-        """Return the event that holds an idempotency key."""
-        return self._one("read_key", key)
-
-    def _one(self, query: str, value: Position | IdempotencyKey) -> Recorded | None:
-        with self._read() as cursor:
-            row = cursor.execute(SQL[query], (value,)).fetchone()
-        return None if row is None else Recorded(*row)
+        wanted = "[" + ",".join(map(str, numbers)) + "]"
+        return dict(self._ask("select_stream_names", (wanted,)))
 
     def position_at(self, instant: Micros) -> Position:
         """Return the last position recorded at or before the instant; 0 if none.
@@ -225,25 +170,6 @@ class SQLiteLog(SQLiteAppends):
                     high = middle - 1
         return Position(low)
 
-    def streams(self, prefix: str = "") -> Iterator[StreamInfo]:
-        """Yield the streams whose names start with `prefix`, oldest first, in pages."""
-        last = 0
-        while True:
-            with self._read() as cursor:
-                rows = cursor.execute(
-                    SQL["list_streams"], (last, prefix, prefix + "\U0010ffff", 1000)
-                ).fetchall()
-            if not rows:
-                return
-            for stream_id, name, version in rows:
-                last = stream_id
-                yield StreamInfo(StreamName(name), Version(version))
-
-    def count_by_type(self) -> dict[str, int]:
-        """Return how many events of each stored type there are."""
-        with self._read() as cursor:
-            return dict(cursor.execute(SQL["count_types"]).fetchall())
-
     def size(self) -> int:
         """Return the bytes of the database's pages, indexes included, wherever they are kept.
 
@@ -255,35 +181,6 @@ class SQLiteLog(SQLiteAppends):
                 for name in ("page_count", "page_size")
             )
         return pages * size
-
-    def cursor_at(self, position: Position) -> Cursor:
-        """Return a cursor at a position, with its leaf hash."""
-        epoch = self.head().epoch
-        if position == 0:
-            return Cursor(epoch, position, b"")
-        event = self.event_at(position)
-        if event is None:
-            raise CursorMismatch(position, "the log ends before it")
-        return Cursor(epoch, position, leaf_hash(event))
-
-    def verify_cursor(self, cursor: Cursor) -> None:
-        """Raise `CursorMismatch` unless the log still holds what the cursor was taken from."""
-        now = self.cursor_at(cursor.position)
-        if now.epoch != cursor.epoch:
-            raise CursorMismatch(cursor.position, f"epoch {now.epoch}, not {cursor.epoch}")
-        if now.leaf != cursor.leaf:
-            raise CursorMismatch(cursor.position, "another event stands there")
-
-    def snapshot(self, stream: StreamName) -> Snapshot | None:
-        """Return the stream's snapshot, if one fits this epoch and is not above the head."""
-        with self._read() as cursor:
-            row = cursor.execute(SQL["select_snapshot"], (stream,)).fetchone()
-        return None if row is None else Snapshot(stream, *row)
-
-    def nodes(self) -> list[Beat]:
-        """Return every node that ever beat."""
-        with self._read() as cursor:
-            return [Beat(*row) for row in cursor.execute(SQL["select_nodes"]).fetchall()]
 
     def connections(self) -> int:
         """Return 0: an open file stays the same file."""
