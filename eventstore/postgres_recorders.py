@@ -18,13 +18,11 @@ from uuid import UUID
 # be in it by name.
 from eventsourcing import postgres as library
 from eventsourcing.persistence import (
-    ApplicationRecorder,
     InterfaceError,
     Notification,
     OperationalError,
     ProgrammingError,
     StoredEvent,
-    Subscription,
 )
 from eventsourcing.postgres import PostgresAggregateRecorder, PostgresApplicationRecorder
 from eventsourcing.utils import Environment, EnvType, retry
@@ -34,7 +32,13 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from eventstore import sql
 from eventstore.postgres_schema import open_schema
-from eventstore.recorder_subscription import LogSubscription, stream_name
+from eventstore.recorder_subscription import (
+    FollowedRecorder,
+    notification,
+    position_before,
+    stored_event,
+    stream_name,
+)
 from eventstore.types import AppendId, new_append_id
 
 __all__ = ["Factory", "LogAggregateRecorder", "LogApplicationRecorder", "LogDatastore"]
@@ -92,7 +96,7 @@ class LogAggregateRecorder(PostgresAggregateRecorder):
                 self._insert_stored_events(cursor, stored_events, **kwargs)
 
 
-class LogApplicationRecorder(PostgresApplicationRecorder):
+class LogApplicationRecorder(FollowedRecorder, PostgresApplicationRecorder):
     """The library's application recorder, reading and appending the log's events."""
 
     def create_table(self) -> None:
@@ -151,15 +155,7 @@ class LogApplicationRecorder(PostgresApplicationRecorder):
             rows = connection.execute(
                 query.encode(), (stream_name(originator_id), low, high, limit), prepare=True
             ).fetchall()
-        return [
-            StoredEvent(
-                originator_id=originator_id,
-                originator_version=row["version"],
-                topic=row["type"],
-                state=row["state"],
-            )
-            for row in rows
-        ]
+        return [stored_event(originator_id, row) for row in rows]
 
     @_again
     def select_notifications(
@@ -173,7 +169,7 @@ class LogApplicationRecorder(PostgresApplicationRecorder):
     ) -> Sequence[Notification]:
         """Return notifications by position, by the library's contract."""
         values = {
-            "after": 0 if start is None else start - (1 if inclusive_of_start else 0),
+            "after": position_before(start, inclusive_of_start=inclusive_of_start),
             "stop": _END if stop is None else stop,
             "topics": list(topics) or None,
             "limit": limit,
@@ -182,16 +178,7 @@ class LogApplicationRecorder(PostgresApplicationRecorder):
             rows = connection.execute(
                 _SQL["select_notifications"].encode(), values, prepare=True
             ).fetchall()
-        return [
-            Notification(
-                id=row["position"],
-                originator_id=self._originator_id(row["name"]),
-                originator_version=row["version"],
-                topic=row["type"],
-                state=row["state"],
-            )
-            for row in rows
-        ]
+        return [notification(self._originator_id(row["name"]), row) for row in rows]
 
     def _originator_id(self, name: str) -> UUID | str:
         return UUID(name) if self.datastore.originator_id_type == "uuid" else name
@@ -202,12 +189,6 @@ class LogApplicationRecorder(PostgresApplicationRecorder):
         with self.datastore.get_connection() as connection:
             row = connection.execute(_SQL["select_last"]).fetchone()
         return (row["position"] if row else 0) or None
-
-    def subscribe(
-        self, gt: int | None = None, topics: Sequence[str] = ()
-    ) -> Subscription[ApplicationRecorder]:
-        """Return an iterator that catches up and then follows the log."""
-        return LogSubscription(recorder=self, gt=gt, topics=topics)
 
 
 class Factory(library.PostgresFactory):

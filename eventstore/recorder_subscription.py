@@ -1,13 +1,19 @@
-"""What the recorders of both stores share: names of streams, and following the log by polling."""
+"""What the recorders of both stores share: their rows, and following the log by polling."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
-from eventsourcing.persistence import ApplicationRecorder, Notification, Subscription
+from eventsourcing.persistence import (
+    ApplicationRecorder,
+    Notification,
+    StoredEvent,
+    Subscription,
+)
 
 _POLL_SECONDS = 0.01
 _PAGE = 500
@@ -16,6 +22,42 @@ _PAGE = 500
 def stream_name(originator_id: UUID | str) -> str:
     """Return the name of the stream that holds an aggregate of the library."""
     return originator_id.hex if isinstance(originator_id, UUID) else originator_id
+
+
+def stored_event(originator_id: UUID | str, row: Mapping[str, Any]) -> StoredEvent:
+    """Return a row of the log as the library's event of an aggregate."""
+    return StoredEvent(
+        originator_id=originator_id,
+        originator_version=row["version"],
+        topic=row["type"],
+        state=row["state"],
+    )
+
+
+def notification(originator_id: UUID | str, row: Mapping[str, Any]) -> Notification:
+    """Return a row of the log as the library's notification."""
+    return Notification(
+        id=row["position"],
+        originator_id=originator_id,
+        originator_version=row["version"],
+        topic=row["type"],
+        state=row["state"],
+    )
+
+
+def position_before(start: int | None, *, inclusive_of_start: bool) -> int:
+    """Return the position after which the library wants to read."""
+    return 0 if start is None else start - inclusive_of_start
+
+
+class FollowedRecorder(ApplicationRecorder):
+    """An application recorder that is followed by looking at it again and again."""
+
+    def subscribe(
+        self, gt: int | None = None, topics: Sequence[str] = ()
+    ) -> Subscription[ApplicationRecorder]:
+        """Return an iterator that catches up and then follows the log."""
+        return LogSubscription(recorder=self, gt=gt, topics=topics)
 
 
 class LogSubscription(Subscription[ApplicationRecorder]):

@@ -16,10 +16,8 @@ from uuid import UUID
 # be in it by name.
 from eventsourcing import sqlite as library
 from eventsourcing.persistence import (
-    ApplicationRecorder,
     Notification,
     StoredEvent,
-    Subscription,
 )
 from eventsourcing.sqlite import (
     SQLiteAggregateRecorder,
@@ -28,7 +26,13 @@ from eventsourcing.sqlite import (
 )
 from eventsourcing.utils import Environment, EnvType
 
-from eventstore.recorder_subscription import LogSubscription, stream_name
+from eventstore.recorder_subscription import (
+    FollowedRecorder,
+    notification,
+    position_before,
+    stored_event,
+    stream_name,
+)
 from eventstore.sqlite import SQL, LogDatastore, system_clock
 from eventstore.types import new_append_id
 
@@ -39,7 +43,7 @@ class LogAggregateRecorder(SQLiteAggregateRecorder):
     """The library's aggregate recorder (its snapshots) on the log's hardened connections."""
 
 
-class LogApplicationRecorder(SQLiteApplicationRecorder):
+class LogApplicationRecorder(FollowedRecorder, SQLiteApplicationRecorder):
     """The library's application recorder, reading and appending the log's events."""
 
     datastore: LogDatastore
@@ -116,15 +120,7 @@ class LogApplicationRecorder(SQLiteApplicationRecorder):
         values = (stream_name(originator_id), low, high, -1 if limit is None else limit)
         with self.datastore.transaction(commit=False) as c:
             rows = c.sqlite_cursor.execute(query, values).fetchall()
-        return [
-            StoredEvent(
-                originator_id=originator_id,
-                originator_version=row["version"],
-                topic=row["type"],
-                state=row["state"],
-            )
-            for row in rows
-        ]
+        return [stored_event(originator_id, row) for row in rows]
 
     def select_notifications(
         self,
@@ -136,7 +132,7 @@ class LogApplicationRecorder(SQLiteApplicationRecorder):
         inclusive_of_start: bool = True,
     ) -> Sequence[Notification]:
         """Return notifications by position, by the library's contract."""
-        after = 0 if start is None else start - (1 if inclusive_of_start else 0)
+        after = position_before(start, inclusive_of_start=inclusive_of_start)
         query = SQL["read_all"]
         extra: tuple[str, ...] = ()
         if topics:
@@ -145,28 +141,13 @@ class LogApplicationRecorder(SQLiteApplicationRecorder):
         values = (after, 2**62 if stop is None else stop, *extra, limit)
         with self.datastore.transaction(commit=False) as c:
             rows = c.sqlite_cursor.execute(query, values).fetchall()
-        return [
-            Notification(
-                id=row["position"],
-                originator_id=self.convert_originator_id(row["name"]),
-                originator_version=row["version"],
-                topic=row["type"],
-                state=row["state"],
-            )
-            for row in rows
-        ]
+        return [notification(self.convert_originator_id(row["name"]), row) for row in rows]
 
     def max_notification_id(self) -> int | None:  # type: ignore[override]
         """Return the last position; None while the log is empty, by the library's test cases."""
         with self.datastore.transaction(commit=False) as c:
             position = c.sqlite_cursor.execute(SQL["select_head"]).fetchone()["position"]
         return position or None
-
-    def subscribe(
-        self, gt: int | None = None, topics: Sequence[str] = ()
-    ) -> Subscription[ApplicationRecorder]:
-        """Return an iterator that catches up and then follows the log."""
-        return LogSubscription(recorder=self, gt=gt, topics=topics)
 
 
 class Factory(library.SQLiteFactory):
