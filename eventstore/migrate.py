@@ -11,10 +11,11 @@ last. Only when every leaf of the target has been compared does it become a log.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import zip_longest
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -77,6 +78,26 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Let go of the log."""
+
+
+class Asked(ABC):
+    """The part of a `Source` that both stores are asked under the same names of their queries."""
+
+    @abstractmethod
+    def _ask(self, name: str, values: Sequence[object] = ()) -> list[Any]:
+        """Return the rows of one query. Raises `LogUnavailable`."""
+
+    def head(self) -> Head:
+        """Return where the log ends."""
+        return Head(*self._ask("select_head")[0])
+
+    def streams(self, after: int) -> list[StreamRow]:
+        """Return a page of streams."""
+        return self._ask("select_streams", (after, PAGE))
+
+    def events(self, after: int, up_to: int) -> list[Row]:
+        """Return the events with `after < position <= up_to`."""
+        return self._ask("select_events", (after, up_to))
 
 
 class Target(Source, Protocol):

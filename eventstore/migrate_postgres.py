@@ -16,7 +16,7 @@ import psycopg
 
 from eventstore import sql
 from eventstore.errors import CopyFailed, HalfCopied, LogUnavailable, StoreLocked
-from eventstore.migrate import PAGE, Reached, Row, Say, StreamRow
+from eventstore.migrate import Asked, Reached, Row, Say, StreamRow
 from eventstore.postgres_connections import PostgresSettings, Server
 from eventstore.postgres_patience import PatientConnection
 from eventstore.postgres_schema import check_name, migrate
@@ -43,7 +43,7 @@ _VERSION: Final = Struct(">iq")
 _NULL: Final = b"\xff\xff\xff\xff"
 
 
-class PostgresSource:
+class PostgresSource(Asked):
     """A log in a schema, which is not changed; nobody appends to it while this is open."""
 
     def __init__(self, url: str, schema: str, *, dead_seconds: float) -> None:
@@ -77,18 +77,6 @@ class PostgresSource:
 
     def _one(self, name: str) -> Any:  # noqa: ANN401 - whatever the statement selects
         return self._ask(name)[0][0]
-
-    def head(self) -> Head:
-        """Return where the log ends."""
-        return Head(*self._ask("select_head")[0])
-
-    def streams(self, after: int) -> list[StreamRow]:
-        """Return a page of streams."""
-        return self._ask("select_streams", (after, PAGE))
-
-    def events(self, after: int, up_to: int) -> list[Row]:
-        """Return the events with `after < position <= up_to`."""
-        return self._ask("select_events", (after, up_to))
 
     def close(self) -> None:
         """Let go of the log; the lock goes with the session."""

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from eventstore import sql
 from eventstore.durable import sync_directory
 from eventstore.errors import CopyFailed, LogUnavailable
-from eventstore.migrate import PAGE, Reached, Row, Say, StreamRow
+from eventstore.migrate import Asked, Reached, Row, Say, StreamRow
 from eventstore.types import Head
 
 _SQL: Final = sql.load("migrate_sqlite.sql")
@@ -37,7 +37,7 @@ def _usable(path: Path) -> Iterator[None]:
         raise LogUnavailable(msg) from error
 
 
-class SqliteSource:
+class SqliteSource(Asked):
     """A log in a file, which is not changed."""
 
     def __init__(self, path: Path) -> None:
@@ -51,18 +51,6 @@ class SqliteSource:
     def _ask(self, name: str, values: Sequence[object] = ()) -> list[Any]:
         with _usable(self._path):
             return self._connection.execute(_SQL[name], values).fetchall()
-
-    def head(self) -> Head:
-        """Return where the log ends."""
-        return Head(*self._ask("select_head")[0])
-
-    def streams(self, after: int) -> list[StreamRow]:
-        """Return a page of streams."""
-        return self._ask("select_streams", (after, PAGE))
-
-    def events(self, after: int, up_to: int) -> list[Row]:
-        """Return the events with `after < position <= up_to`."""
-        return self._ask("select_events", (after, up_to))
 
     def close(self) -> None:
         """Close the file."""
