@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
@@ -182,10 +182,15 @@ async def open_seats(seats: Sequence[Seat]) -> AsyncIterator[None]:
         await asyncio.gather(*(seat.close() for seat in seats))
 
 
-def door(settings: Settings, seats: Sequence[Seat]) -> WebhookIngress:
+def door(
+    settings: Settings,
+    seats: Sequence[Seat],
+    connections: Callable[[], Mapping[str, float]] = dict,
+) -> WebhookIngress:
     """Return the ASGI application of one node: webhooks in front, everything else behind.
 
-    `settings` are the node's. Raises ValueError as `Desks` does.
+    `settings` are the node's; `connections` are further numbers to show. Raises ValueError as
+    `Desks` does.
     """
     outcomes: Counter[str] = Counter()
     gate = Gate(KeyTable(settings), Rates(settings.key_rate, settings.key_burst))
@@ -195,7 +200,7 @@ def door(settings: Settings, seats: Sequence[Seat]) -> WebhookIngress:
         node = {f"webhooks_{outcome}": float(count) for outcome, count in outcomes.items()}
         node["bots_open"] = float(len(bots))
         node |= {f"refused_{reason}": float(count) for reason, count in gate.refused.items()}
-        return Numbers(node, bots)
+        return Numbers(node | dict(connections()), bots)
 
     def count(outcome: str) -> None:
         outcomes[outcome] += 1

@@ -11,7 +11,6 @@ import contextlib
 import gc
 import os
 import signal
-import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -25,11 +24,12 @@ import uvloop
 
 from app import control, logs
 from app.api.ingress import WebhookIngress
-from app.api.short_way import ShortWayProtocol
+from app.api.patience import Limits, Patience, room_for
 from app.bots import bots_file, bots_of, the_bot
 from app.calling import called
 from app.conversation.nodes import node_name
 from app.conversation.slots import Slots
+from app.listening import bound, server_of
 from app.lock import exclusive, exclusive_directory
 from app.node import Seat, door, open_seats
 from app.release import release
@@ -137,10 +137,17 @@ async def _run(settings: Settings, bots: Sequence[Settings], stop: Stop) -> None
             Seat(bot, worlds.enter_context(simulators(bot, _state(settings, bot))), slots)
             for bot in bots
         ]
-        app = door(settings, seats)
+        patience = Patience(
+            Limits(
+                head=settings.head_seconds,
+                body=settings.body_seconds,
+                connections=room_for(settings.connections),
+            )
+        )
+        app = door(settings, seats, patience.numbers)
         async with open_seats(seats):
             await _note_opened(settings, seats)
-            await _listen(settings, app, seats, stop)
+            await _listen(settings, app, seats, stop, patience)
 
 
 async def _note_opened(settings: Settings, seats: Sequence[Seat]) -> None:
@@ -179,22 +186,14 @@ def _refuse_the_unsafe(bot: Settings) -> None:
 
 
 async def _listen(
-    settings: Settings, app: WebhookIngress, seats: Sequence[Seat], stop: Stop
+    settings: Settings,
+    app: WebhookIngress,
+    seats: Sequence[Seat],
+    stop: Stop,
+    patience: Patience,
 ) -> None:
-    listener = _bind(settings)
-    config = uvicorn.Config(
-        app,
-        loop="none",
-        http=ShortWayProtocol,
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        proxy_headers=False,  # nobody here asks who is behind a proxy
-        server_header=False,
-        log_config=None,
-        timeout_graceful_shutdown=15,
-    )
-    server = Server(config)
+    listener = bound(settings.host, settings.port)
+    server = server_of(app, patience.protocol())
     stop.from_now_on(
         server,
         running=lambda: _running(seats),
@@ -247,25 +246,6 @@ def _leave(seats: Sequence[Seat]) -> None:
     for seat in seats:
         if seat.reads is not None:
             seat.reads.leaving = True
-
-
-def _bind(settings: Settings) -> socket.socket:
-    """Return a listening socket. Raises `OSError` that names the address."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-    except OSError as error:
-        listener.close()
-        msg = (
-            f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}. "
-            "Choose another with --host and --port"
-        )
-        raise OSError(msg) from error
-    listener.listen(2048)
-    listener.settimeout(0)
-    return listener
 
 
 async def _announce(

@@ -101,6 +101,11 @@ class Settings(BaseSettings):
     )
     channel: str = Field("", description="Whapi channel id of the bot; empty: any channel")
     max_body: int = Field(_MIB, ge=1024, description="largest webhook body, bytes")
+    head_seconds: float = Field(10.0, gt=0, description="longest time a request's head may take")
+    body_seconds: float = Field(30.0, gt=0, description="longest time a request's body may take")
+    connections: int = Field(
+        4096, ge=1, description="connections at once; beyond, those who keep silent make room"
+    )
     key_rate: float = Field(50.0, ge=0, description="API requests a second of one key; 0: any")
     key_burst: int = Field(200, ge=1, description="API requests of one key that may come at once")
     queue: int = Field(10_000, ge=1, description="appends that may wait; then 503")

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.corked import CorkedProtocol
 from app.api.ingress import WebhookIngress
+from app.api.patience import Patience
 from app.api.short_way import ShortWayProtocol
 from app.bot import Bot, open_bot
 from app.node import Seat, door
@@ -134,9 +135,14 @@ class Connection:
 
 @asynccontextmanager
 async def house(
-    directory: Path, *, short: bool, timeout_keep_alive: int = 5
+    directory: Path,
+    *,
+    short: bool = True,
+    timeout_keep_alive: int = 5,
+    patience: Patience | None = None,
 ) -> AsyncIterator[House]:
-    """Open a bot behind one protocol or the other."""
+    """Open a bot behind one protocol or the other; with `patience`, the one of `hilo serve`."""
+    protocol = ShortWayProtocol if short else CorkedProtocol
     settings = load(
         data=directory / "data",
         logs=directory / "logs",
@@ -148,13 +154,13 @@ async def house(
     )
     outside = open_outside(settings, openai_url=NOWHERE, whapi_url=NOWHERE)
     async with open_bot(settings, outside) as bot:
-        ingress = door(settings, [Seat.of(bot)])
+        ingress = door(settings, [Seat.of(bot)], dict if patience is None else patience.numbers)
         counting = CountingIngress(ingress._app, ingress._desks, max_body=ingress._max_body)
         config = uvicorn.Config(
             counting,
             port=0,
             loop="none",
-            http=ShortWayProtocol if short else CorkedProtocol,
+            http=protocol if patience is None else patience.protocol(),
             ws="none",
             lifespan="off",
             access_log=False,
