@@ -22,7 +22,7 @@ from app.conversation.repository import Repository
 from app.conversation.todo import TodoCheckpoint, TodoList
 from eventstore.errors import LogUnavailable
 from eventstore.types import StreamName
-from tests.unit.conversation.test_repository import (
+from tests.unit.conversation.library import (
     ANA,
     BEN,
     Library,
