@@ -7,10 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.conversation.library import (
-    Library,
-    Notes,
-)
+from tests.unit.conversation.library import Library, Notes
 
 
 @pytest.fixture

@@ -13,12 +13,7 @@ from eventstore.errors import (
     LogUnavailable,
     QueueFull,
 )
-from eventstore.types import (
-    Append,
-    Epoch,
-    Version,
-    new_append_id,
-)
+from eventstore.types import Append, Epoch, Version, new_append_id
 from tests.conformance.appends import key
 from tests.unit.conversation.library import (
     ANA,

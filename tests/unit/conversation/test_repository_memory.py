@@ -7,17 +7,8 @@ import asyncio
 import pytest
 
 from app.conversation.repository import LIFETIME
-from eventstore.errors import (
-    EventStoreError,
-)
-from eventstore.types import (
-    Append,
-    Epoch,
-    NewEvent,
-    StreamName,
-    Version,
-    new_append_id,
-)
+from eventstore.errors import EventStoreError
+from eventstore.types import Append, Epoch, NewEvent, StreamName, Version, new_append_id
 from tests.conformance.held import HeldCommits
 from tests.unit.conversation.library import (
     ANA,

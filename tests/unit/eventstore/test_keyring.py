@@ -1,50 +1,32 @@
-"""What the keyring promises: who is who, durable keys, nothing to enumerate, a final end."""
+"""What the keyring promises: who is who, durable keys, nothing begun anew over something lost."""
 
 from __future__ import annotations
 
-import base64
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from eventstore.errors import (
-    Forgotten,
-    KeyEncryptionKeyError,
-    KeyExpired,
-    KeyMissing,
-    KeyringError,
-    LogUnavailable,
-)
-from eventstore.keyring import (
-    BOT,
-    Handle,
-    KeyEncryptionKey,
-    Keyring,
-    generation_of,
-)
-from eventstore.keyring_memory import BELIEVED, MARGIN
-from eventstore.sealing import Sealer
-from eventstore.types import Micros, StreamName
+from eventstore.errors import KeyEncryptionKeyError, KeyMissing, KeyringError, LogUnavailable
+from eventstore.keyring import BOT, Handle, KeyEncryptionKey, Keyring, generation_of
+from eventstore.types import Micros
 from tests.unit.eventstore.key_stores import OPEN, Place
-
-PHONE = Handle("phone", "34612345678")
-LID = Handle("lid", "98765432101234@lid")
-OTHER = Handle("phone", "34699999999")
+from tests.unit.eventstore.keyrings import (
+    LID,
+    NOVEMBER,
+    ONE_QUARTER,
+    OTHER,
+    PHONE,
+    FakeClock,
+    micros,
+)
 
 ROOT = Path(__file__).parents[3]
-NOVEMBER = Micros(1_795_000_000_000_000)  # 2026-11-18
-ONE_QUARTER = 92 * 86_400_000_000
 
 REGISTER_AND_WAIT = (
     OPEN
@@ -65,56 +47,6 @@ sys.stdin.read()
 )
 
 
-class FakeClock:
-    def __init__(self) -> None:
-        self.now = NOVEMBER
-
-    def __call__(self) -> Micros:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def tombstones() -> set[str]:
-    return set()
-
-
-@pytest.fixture
-def kek(tmp_path: Path) -> KeyEncryptionKey:
-    return KeyEncryptionKey.from_file(tmp_path / "kek")
-
-
-@pytest.fixture
-def ticks() -> FakeClock:
-    """A monotonic clock."""
-    return FakeClock()
-
-
-@pytest.fixture
-def keyring(
-    place: Place, kek: KeyEncryptionKey, clock: FakeClock, ticks: FakeClock, tombstones: set[str]
-) -> Iterator[Keyring]:
-    keyring = Keyring(
-        place.open(), kek, clock=clock, is_forgotten=tombstones.__contains__, monotonic=ticks
-    )
-    yield keyring
-    keyring.close()
-
-
-@pytest.fixture
-def another(
-    place: Place, keyring: Keyring, kek: KeyEncryptionKey, clock: FakeClock
-) -> Iterator[Keyring]:
-    """The same keyring, as another process opens it."""
-    another = Keyring(place.open(), kek, clock=clock)
-    yield another
-    another.close()
-
-
 def start_child(
     folder: Path, place: Place, *handles: Handle, start: float = 0.0
 ) -> subprocess.Popen[str]:
@@ -127,10 +59,6 @@ def start_child(
         text=True,
         cwd=ROOT,
     )
-
-
-def micros(date: str) -> Micros:
-    return Micros(int(datetime.fromisoformat(date + "Z").timestamp()) * 1_000_000)
 
 
 def answer_of(child: subprocess.Popen[str]) -> tuple[str, str]:
@@ -314,271 +242,6 @@ def test_no_key_is_made_for_somebody_to_whom_nothing_leads(keyring: Keyring) -> 
         keyring.ensure_keys(["a2345a2345a2345a2345"])
     with pytest.raises(KeyMissing):
         keyring.key_for("a2345a2345a2345a2345", keyring.generation())
-
-
-# --- secrecy -------------------------------------------------------------------------------------
-
-
-def test_nobody_can_enumerate_people_from_the_store(
-    tmp_path: Path, place: Place, keyring: Keyring
-) -> None:
-    (person,) = keyring.register([(PHONE, LID)])
-    raw = place.raw()
-    assert person.encode() in raw  # what is looked for could be found
-    for handle in (PHONE, LID):
-        for plain in (handle.value, handle.value.removesuffix("@lid")):
-            assert plain.encode() not in raw
-            assert plain.encode("utf-16-le") not in raw
-            assert base64.b64encode(plain.encode())[:12] not in raw
-    assert (tmp_path / "kek").read_bytes() not in raw
-
-
-def test_two_keyrings_hash_one_phone_differently(tmp_path: Path, clock: FakeClock) -> None:
-    hashes = set()
-    for name in ("one", "two"):
-        kek = KeyEncryptionKey.from_bytes(bytes(32))
-        keyring = Keyring.open(tmp_path / name, kek, clock=clock)
-        keyring.register([(PHONE,)])
-        keyring.close()
-        rows = sqlite3.connect(tmp_path / name)
-        hashes.add(rows.execute("SELECT handle_hmac FROM identities").fetchone())
-        rows.close()
-    assert len(hashes) == 2
-
-
-def test_whoever_holds_the_key_can_resolve_a_pseudonym(keyring: Keyring, another: Keyring) -> None:
-    (person,) = keyring.register([(PHONE, LID)])
-    assert set(another.handles_of(person)) == {PHONE, LID}
-    assert another.handles_of("nobody") == ()
-
-
-def test_printing_a_handle_does_not_show_it() -> None:
-    assert PHONE.value not in repr(PHONE)
-    assert PHONE.value not in f"{(PHONE,)}"
-
-
-def test_rows_swapped_between_persons_are_refused(place: Place, keyring: Keyring) -> None:
-    one, two = keyring.register([(PHONE,), (OTHER,)])
-    generation = keyring.generation()
-    place.execute(
-        "UPDATE keys SET wrapped = (SELECT wrapped FROM keys WHERE owner = ?) WHERE owner = ?",
-        two,
-        one,
-    )
-    place.execute(
-        "UPDATE identities SET box = (SELECT box FROM identities WHERE pseudonym = ?)"
-        " WHERE pseudonym = ?",
-        two,
-        one,
-    )
-    keyring.evict(one)
-    with pytest.raises(KeyEncryptionKeyError, match="was not wrapped by this"):
-        keyring.key_for(one, generation)
-    with pytest.raises(KeyringError, match="damaged"):
-        keyring.handles_of(one)
-
-
-# --- fingerprints --------------------------------------------------------------------------------
-
-
-@given(st.lists(st.text(), max_size=4), st.lists(st.text(), max_size=4))
-def test_fingerprints_agree_only_where_every_part_does(
-    fingerprints: Keyring, one: list[str], two: list[str]
-) -> None:
-    first = fingerprints.fingerprint(*one)
-    assert len(first) == 16
-    assert (first == fingerprints.fingerprint(*two)) == (one == two)
-
-
-@pytest.fixture(scope="module")
-def fingerprints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyring]:
-    path = tmp_path_factory.mktemp("fingerprints") / "keys.db"
-    keyring = Keyring.open(path, KeyEncryptionKey.from_bytes(bytes(32)), clock=FakeClock())
-    yield keyring
-    keyring.close()
-
-
-def test_parts_shifted_over_their_boundary_have_another_fingerprint(keyring: Keyring) -> None:
-    shifted = [("ab", "c"), ("a", "bc"), ("abc",), ("abc", ""), ("", "abc"), ("\ud800",), ()]
-    assert len({keyring.fingerprint(*parts) for parts in shifted}) == len(shifted)
-
-
-def test_a_fingerprint_survives_a_restart_and_is_this_keyring_s_own(
-    tmp_path: Path, keyring: Keyring, another: Keyring, kek: KeyEncryptionKey, clock: FakeClock
-) -> None:
-    assert another.fingerprint("wamid") == keyring.fingerprint("wamid")
-    elsewhere = Keyring.open(tmp_path / "elsewhere.db", kek, clock=clock)
-    assert elsewhere.fingerprint("wamid") != keyring.fingerprint("wamid")
-    elsewhere.close()
-
-
-# --- forgetting ----------------------------------------------------------------------------------
-
-
-def test_a_key_gone_with_a_tombstone_is_forgotten_and_without_one_missing(
-    keyring: Keyring, tombstones: set[str]
-) -> None:
-    (person,) = keyring.register([(PHONE, LID)])
-    generation = keyring.generation()
-    keyring.destroy(person)
-    with pytest.raises(KeyMissing, match=r"restore keys\.db"):
-        keyring.key_for(person, generation)
-    tombstones.add(person)
-    with pytest.raises(Forgotten):
-        keyring.key_for(person, generation)
-    with pytest.raises(Forgotten):
-        keyring.ensure_keys([person])
-
-
-def test_a_tombstone_counts_even_while_key_and_identity_are_still_in_memory(
-    keyring: Keyring, tombstones: set[str]
-) -> None:
-    (person,) = keyring.register([(PHONE, LID)])
-    tombstones.add(person)
-    assert keyring.cached((PHONE,)) is None
-    assert keyring.find((PHONE, LID)) is None
-    for refused in (keyring.current_key, lambda owner: keyring.key_for(owner, 0)):
-        with pytest.raises(Forgotten):
-            refused(person)
-
-
-def test_whoever_returns_after_being_forgotten_is_new_even_with_an_old_keyring_restored(
-    keyring: Keyring, tombstones: set[str]
-) -> None:
-    (before,) = keyring.register([(PHONE, LID)])
-    tombstones.add(before)  # the identity rows are still there, as after a restore
-    (after,) = keyring.register([(PHONE, LID)])
-    assert after != before
-    assert keyring.clashes == 0
-    keyring.destroy(before)
-    assert keyring.find((LID,)) == after
-    assert keyring.has_current_key(after)
-
-
-def test_what_is_destroyed_is_gone_from_every_byte_of_the_tables(
-    place: Place, keyring: Keyring, clock: FakeClock
-) -> None:
-    crowd = keyring.register([(Handle("phone", str(n)),) for n in range(400)])
-    clock.now = Micros(NOVEMBER + ONE_QUARTER)
-    keyring.ensure_keys(crowd)  # cells of the first quarter move between pages
-    gone = crowd[::40]
-    marks = ", ".join("?" * len(gone))
-    secrets = place.execute(f"SELECT wrapped FROM keys WHERE owner IN ({marks})", *gone)
-    secrets += place.execute(f"SELECT box FROM identities WHERE pseudonym IN ({marks})", *gone)
-    assert len(secrets) == 3 * len(gone)
-    for person in gone:
-        keyring.destroy(person)
-        keyring.destroy(person)  # a forgetting that is resumed repeats it
-    raw = place.raw()
-    assert not [secret for (secret,) in secrets if secret in raw]
-    assert not [person for person in gone if person.encode() in raw]
-    assert crowd[1].encode() in raw
-    assert keyring.handles_of(gone[0]) == ()
-
-
-def test_what_another_process_destroyed_is_not_believed_for_longer_than_a_minute(
-    keyring: Keyring, another: Keyring, ticks: FakeClock
-) -> None:
-    one, two = keyring.register([(PHONE, LID), (OTHER,)])
-    generation = keyring.generation()
-    another.destroy(one)
-    ticks.now = Micros(NOVEMBER + BELIEVED - MARGIN - 1)
-    assert keyring.cached((PHONE,)) == one  # what memory says, without asking
-    assert keyring.has_current_key(two)
-    ticks.now = Micros(NOVEMBER + BELIEVED - 1)
-    assert keyring.cached((PHONE,)) is None
-    assert not keyring.has_current_key(two)
-    assert keyring.current_key(two)  # whoever was told so before still does not wait
-    ticks.now = Micros(NOVEMBER + BELIEVED)
-    with pytest.raises(KeyMissing):
-        keyring.key_for(one, generation)
-    assert keyring.find((LID,)) is None
-    assert keyring.find((OTHER,)) == two
-    assert keyring.register([(PHONE, LID)]) != [one]
-
-
-def test_memory_is_kept_when_nothing_was_destroyed(
-    keyring: Keyring, another: Keyring, ticks: FakeClock
-) -> None:
-    one, two = keyring.register([(PHONE, LID), (OTHER,)])
-    another.register([(Handle("phone", "1"),)])
-    ticks.now = Micros(NOVEMBER + BELIEVED)
-    assert keyring.cached((PHONE,)) is None
-    assert keyring.current_key(one)  # asks once for all that is in memory
-    keyring.close()
-    assert keyring.cached((OTHER,)) == two
-    assert keyring.has_current_key(two)
-
-
-# --- expiring ------------------------------------------------------------------------------------
-
-
-def test_the_bot_s_keys_expire_when_the_last_text_of_their_month_is_old_enough(
-    keyring: Keyring, another: Keyring, clock: FakeClock
-) -> None:
-    sealer = Sealer(keyring)
-    stream = StreamName("gateway")
-    clock.now = micros("2026-08-15T00:00:00")
-    august = sealer.seal(BOT, stream, "body", "hello")
-    clock.now = micros("2026-09-01T00:00:00")
-    september = sealer.seal(BOT, stream, "body", "hello")
-    clock.now = micros("2026-11-29T23:59:59")  # 90 days after August, but for a second
-    assert keyring.expire_bot_keys(90) == []
-    clock.now = micros("2026-11-30T00:00:00")
-    assert keyring.expire_bot_keys(90) == ["bot/2026-08"]
-    assert keyring.expire_bot_keys(90) == []
-    assert another.generations(BOT) == [september.generation]
-    for either in (sealer, Sealer(another)):
-        with pytest.raises(KeyExpired, match="as intended"):
-            either.open(BOT, stream, "body", august, str)
-        assert either.open(BOT, stream, "body", september, str) == "hello"
-
-
-def test_an_expired_key_is_not_missing_not_forgotten_and_never_made_again(
-    keyring: Keyring, clock: FakeClock
-) -> None:
-    (person,) = keyring.register([(PHONE,)])
-    old = keyring.generation()
-    clock.now = Micros(NOVEMBER + ONE_QUARTER)
-    keyring.ensure_keys([person])
-    assert keyring.expire(person, [old, old - 1]) == [old]
-    with pytest.raises(KeyMissing):
-        keyring.key_for(person, old - 1)
-    clock.now = NOVEMBER  # a clock that was set back
-    for refused in (keyring.current_key, lambda owner: keyring.ensure_keys([owner])):
-        with pytest.raises(KeyExpired):
-            refused(person)
-    assert keyring.find((PHONE,)) == person
-    assert keyring.generations(person) == [old + 1]
-
-
-def test_a_person_forgotten_leaves_no_trace_of_expired_keys(place: Place, keyring: Keyring) -> None:
-    (person,) = keyring.register([(PHONE,)])
-    keyring.expire(person, [keyring.generation()])
-    keyring.destroy(person)
-    assert person.encode() not in place.raw()
-
-
-def test_an_expired_key_is_gone_from_every_byte_of_the_tables(
-    place: Place, kek: KeyEncryptionKey, clock: FakeClock
-) -> None:
-    keyring = Keyring(place.open(patient=False), kek, clock=clock)
-    keyring.ensure_keys([BOT])
-    ((wrapped,),) = place.execute("SELECT wrapped FROM keys WHERE owner = ?", BOT)
-    assert wrapped in place.raw()
-    with place.reading(), pytest.raises(KeyringError, match=r"being read|still open"):
-        keyring.expire(BOT, keyring.generations(BOT))
-    assert keyring.expire(BOT, []) == []  # repeated, as the error says
-    assert wrapped not in place.raw()
-    keyring.close()
-
-
-def test_a_keyring_in_which_all_expired_still_counts_as_one(place: Place, keyring: Keyring) -> None:
-    keyring.ensure_keys([BOT])
-    keyring.expire(BOT, keyring.generations(BOT))
-    store = place.open()
-    assert store.holds_people()
-    store.close()
 
 
 # --- opening -------------------------------------------------------------------------------------
