@@ -83,6 +83,19 @@ def bots_file(settings: Settings) -> Path | None:
     return path if path.is_file() else None
 
 
+def variables_of(settings: Settings) -> frozenset[str]:
+    """Return the variables that tables of the bots' file name. Raises `SettingsError`."""
+    path = bots_file(settings)
+    tables = {} if path is None else _tables(path)
+    return frozenset(
+        value
+        for table in tables.values()
+        if isinstance(table, dict)
+        for key, value in table.items()
+        if key.endswith(_ENV) and isinstance(value, str)
+    )
+
+
 def configured(settings: Settings) -> tuple[Configured, ...]:
     """Return every bot with what its table gives. Raises `SettingsError`."""
     path = bots_file(settings)

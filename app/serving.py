@@ -36,6 +36,7 @@ from app.release import release
 from app.settings import Settings
 from app.stopping import Server, Stop, say
 from app.stores import log_place
+from app.strays import strays
 from app.worlds import simulators
 from eventstore.errors import EventStoreError, LogUnavailable, StoreLocked
 
@@ -77,6 +78,8 @@ def run(settings: Settings) -> int:
     """
     bots = _meant(settings)
     logs.configure(settings.logs)
+    for stray in strays(settings):
+        _log.warning("UNKNOWN_SETTING", name=stray.name, place=stray.place, near=stray.near)
     # Every user in memory is looked at by a full collection: rare ones keep the p99 low, and
     # frozen structs make no cycles to find (docs/performance.md, "What costs what").
     gc.set_threshold(100_000, 50, 1000)

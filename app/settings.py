@@ -28,6 +28,9 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+PREFIX: Final = "HILO_"
+"""Of every setting's environment variable but those that have a vendor's name."""
+
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 """What a bot may be called."""
 
@@ -45,7 +48,7 @@ class Settings(BaseSettings):
     """The configuration of one installation. Immutable once read."""
 
     model_config = SettingsConfigDict(
-        env_prefix="HILO_", env_file=".env", extra="ignore", frozen=True, populate_by_name=True
+        env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True, populate_by_name=True
     )
 
     # -- where things are --------------------------------------------------------------------
@@ -297,6 +300,14 @@ def database_of(url: SecretStr) -> tuple[object, ...]:
     host = means.get("hostaddr") or means.get("host") or ""
     name = means.get("dbname") or means.get("user") or ""
     return (host, str(means.get("port") or "5432"), name)
+
+
+def environment_name(name: str) -> str:
+    """Return the environment variable of a setting."""
+    alias = Settings.model_fields[name].validation_alias
+    if isinstance(alias, AliasChoices):
+        return str(alias.choices[0])
+    return f"{PREFIX}{name}".upper()
 
 
 def field_named(name: str) -> str:

@@ -34,11 +34,13 @@ def show_config(*, data: Data = None, bot: Bot = None, as_json: Json = False) ->
     The table cuts long values off; --json has them whole.
 
     A setting comes from the command line, else the bot's table in the file of the bots, else the
-    environment, else the file .env, else its default.
+    environment, else the file .env, else its default. Variables that look like settings and
+    are none are named on stderr.
     """
     from app.bots import configured_bot
     from app.cli import output
-    from app.settings import Settings
+    from app.settings import Settings, environment_name
+    from app.strays import strays
 
     bot_here = configured_bot(installation_of(data, bot))
     settings = bot_here.settings
@@ -54,6 +56,8 @@ def show_config(*, data: Data = None, bot: Bot = None, as_json: Json = False) ->
         }
         for name, field in Settings.model_fields.items()
     ]
+    for stray in strays(bot_here.settings):
+        output.remark(str(stray))
     if as_json:
         output.write_json(
             {
@@ -97,18 +101,6 @@ def shown_value(settings: Settings, name: str) -> str | int | float | bool:
             return value
         case _:
             return without_secrets(str(value))
-
-
-def environment_name(name: str) -> str:
-    """Return the environment variable of a setting."""
-    from pydantic import AliasChoices
-
-    from app.settings import Settings
-
-    alias = Settings.model_fields[name].validation_alias
-    if isinstance(alias, AliasChoices):
-        return str(alias.choices[0])
-    return f"{Settings.model_config.get('env_prefix', '')}{name}".upper()
 
 
 def _as_word(value: object) -> str:

@@ -57,13 +57,18 @@ def serve(
     ] = None,
     data: Data = None,
     bot: Bot = None,
-    as_json: JsonErrors = False,  # noqa: ARG001 - read where errors are printed
+    as_json: JsonErrors = False,
 ) -> int:
     """Start the bot, or all bots: webhooks in, replies out, until SIGTERM or Ctrl-C.
 
     Without OPENAI_API_KEY and WHAPI_TOKEN it starts simulators in their place, and says so.
     """
+    from app.cli.output import remark
+    from app.strays import strays
+
     settings = installation_of(data, bot, host=host, port=port)
+    for stray in () if as_json else strays(settings):  # they are in technical.log, too
+        remark(f"!! {stray}")
     return int(cast("Callable[..., int]", _part("app.serving", "run"))(settings))
 
 

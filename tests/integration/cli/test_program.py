@@ -80,6 +80,30 @@ def test_every_setting_is_shown_with_where_it_came_from(hilo: Hilo, tmp_path: Pa
     assert "HILO_QUIET_SECONDS" in plain
 
 
+def test_a_setting_that_is_none_is_named_where_somebody_looks(hilo: Hilo, tmp_path: Path) -> None:
+    misspelt = {"HILO_WEBHOOK_SECRT": "s3cret"}
+    said = "HILO_WEBHOOK_SECRT (environment) is no setting, and is not used: did you mean "
+    shown = hilo("config", "show", "--json", **misspelt)
+    assert f"{said}HILO_WEBHOOK_SECRET?" in shown.err
+    assert shown.json["webhook_secret"]["value"] == ""
+    served = subprocess.run(
+        [sys.executable, "-m", "app.cli", "serve", "--host", "0.0.0.0", "--port", "0"],
+        cwd=tmp_path,
+        env=environment(tmp_path) | misspelt,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert served.returncode == 3
+    first, second = served.stderr.splitlines()[:2]
+    assert first == f"!! {said}HILO_WEBHOOK_SECRET?"
+    assert "need a shared secret" in second
+    assert "s3cret" not in served.stderr + shown.err
+    log = (tmp_path / "logs" / "technical.log").read_text("utf-8")
+    assert "UNKNOWN_SETTING" in log
+    assert "s3cret" not in log
+
+
 @pytest.mark.parametrize(
     ("arguments", "variables", "said"),
     [
