@@ -85,6 +85,10 @@ class Bot(Parts):
         closing = self.outside.close()
         if asyncio.iscoroutine(closing):
             await closing
+        await asyncio.to_thread(self._close_stores)  # other bots of this process may go on
+
+    def _close_stores(self) -> None:
+        """Write what waits, end the threads, and close every file and connection."""
         self.follower.stop()
         self.identities.close()
         self.writer.close()

@@ -1,7 +1,9 @@
 """One node: its bots under one roof, and the door that leads to each of them.
 
 A bot whose log cannot be reached does not harm the others: its webhooks are answered with 503, and
-it is tried again until it can be opened.
+it is tried again until it can be opened. A bot whose log has lost what this process knows of it (a
+failover to a standby that lagged) is closed with all that rests on it and opened anew
+(docs/decisions/0010-a-log-is-recognised-over-every-connection.md).
 """
 
 from __future__ import annotations
@@ -31,11 +33,19 @@ from app.reads import RunningBot
 from app.release import release
 from app.settings import Settings
 from app.worlds import World
-from eventstore.errors import EventStoreError, LogUnavailable
+from eventstore.errors import EventStoreError, LogUnavailable, LogWentBack
 
 _log = structlog.get_logger(__name__)
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 30.0
+_LOOK_SECONDS: Final = 0.5
+"""How soon it is noticed that a log went back: heartbeats find it out."""
+
+_AFTER_LOSS: Final = 5.0
+"""Seconds until a bot is opened anew on a log that went back; twice as many with each time, since a
+name that leads to two servers in turn must not make us write on both for long."""
+
+_LONGEST_AFTER_LOSS: Final = 300.0
 _OUT_OF_REACH: Final = (EventStoreError, OSError, sqlite3.Error)
 """What may pass: the bot is tried again, and the others go on."""
 
@@ -51,8 +61,11 @@ class Seat:
         self.reads: RunningBot | None = None
         self.reason = "it is being opened"
         """Why the bot is not open."""
+        self.losses = 0
+        """How often its log lost what this process knew of it."""
         self._slots = slots
         self._open = AsyncExitStack()
+        self._closing: asyncio.Task[None] | None = None
 
     @classmethod
     def of(cls, bot: Bot) -> Seat:
@@ -99,7 +112,37 @@ class Seat:
             self.reads = RunningBot(self.running)
             self._open = opening.pop_all()
 
-    async def keep_trying(self) -> None:
+    async def keep_open(self) -> None:
+        """Open the bot whenever it is not, and anew when its log went back; until cancelled."""
+        while True:
+            if self.running is None:
+                await self._keep_trying()
+            self._lose(await self._loss())
+            await self.close()
+            await asyncio.sleep(self._pause)
+
+    async def _loss(self) -> LogWentBack:
+        """Return when the bot's log turns out to have lost what this process knows of it."""
+        while True:
+            failure = None if self.running is None else self.running.writer.last_failure
+            if isinstance(failure, LogWentBack):
+                return failure
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _lose(self, loss: LogWentBack) -> None:
+        """Take nothing in any more: what is in memory is about another past."""
+        bot, self.running = self.running, None
+        if bot is not None:
+            bot.hurry()  # a turn can record nothing, and so sends nothing
+        self.losses += 1
+        self.reason = _after(loss)
+        _log.error("LOG_WENT_BACK", bot=self.bot, error=str(loss), seconds=self._pause, alert=True)
+
+    @property
+    def _pause(self) -> float:
+        return min(_AFTER_LOSS * 2 ** (self.losses - 1), _LONGEST_AFTER_LOSS)
+
+    async def _keep_trying(self) -> None:
         """Return when the bot is open; look whether its stores answer beside the event loop."""
         pause = _FIRST_PAUSE
         while True:
@@ -130,7 +173,15 @@ class Seat:
             self.running.hurry()
 
     async def close(self) -> None:
-        """Close the bot; what goes wrong there is logged, and does not keep others from it."""
+        """Close the bot; what goes wrong there is logged, and does not keep others from it.
+
+        One that is being closed already is waited for.
+        """
+        if self._closing is None or self._closing.done():
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         reads, self.reads = self.reads, None
         try:
             if reads is not None:
@@ -146,7 +197,10 @@ class Seat:
         if bot is None:
             return BotReadiness(bot=self.bot, status="not ready", reason=self.reason)
         position, waiting = bot.position, bot.writer.waiting
-        reason = "" if bot.writer.last_failure is None else "the log cannot be written"
+        failure = bot.writer.last_failure
+        reason = "" if failure is None else "the log cannot be written"
+        if isinstance(failure, LogWentBack):
+            reason = _after(failure)
         if bot.nodes.replaced_by is not None:
             reason = "another process serves under this node's name"
         return BotReadiness(
@@ -158,10 +212,14 @@ class Seat:
         )
 
 
+def _after(loss: LogWentBack) -> str:
+    return f"{loss}; what was read of it is dropped, and the bot is opened anew by itself"
+
+
 @asynccontextmanager
 async def open_seats(seats: Sequence[Seat]) -> AsyncIterator[None]:
     """Run every bot for as long as the context lasts. Raises if not one of them can be opened."""
-    trying: list[asyncio.Task[None]] = []
+    keeping: list[asyncio.Task[None]] = []
     try:
         failures: list[Exception] = []
         for seat in seats:
@@ -172,13 +230,13 @@ async def open_seats(seats: Sequence[Seat]) -> AsyncIterator[None]:
                 failures.append(error)
         if len(failures) == len(seats):
             raise failures[0]
-        trying += [asyncio.ensure_future(s.keep_trying()) for s in seats if s.running is None]
+        keeping += [asyncio.ensure_future(seat.keep_open()) for seat in seats]
         yield
     finally:
-        for task in trying:
+        for task in keeping:
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*trying, return_exceptions=True)
+            await asyncio.gather(*keeping, return_exceptions=True)
         await asyncio.gather(*(seat.close() for seat in seats))
 
 
@@ -199,6 +257,7 @@ def door(
         bots = {seat.bot: seat.running.numbers() for seat in seats if seat.running is not None}
         node = {f"webhooks_{outcome}": float(count) for outcome, count in outcomes.items()}
         node["bots_open"] = float(len(bots))
+        node["logs_gone_back"] = float(sum(seat.losses for seat in seats))
         node |= {f"refused_{reason}": float(count) for reason, count in gate.refused.items()}
         return Numbers(node | dict(connections()), bots)
 

@@ -9,6 +9,7 @@ Each error is called what happened, and says what to do next.
     ├── AppendRejected             the append itself is malformed (empty, too large, …)
     ├── LogUnavailable             the log cannot be written or read now: try again later
     │   ├── HalfCopied             it is being copied from another store: let that end first
+    │   ├── LogWentBack            it has lost what this process knows of it: open it anew
     │   └── QueueFull              too many appends are waiting: try again after `retry_after`
     ├── OutcomeUnknown             the connection was lost during COMMIT and could not be settled
     ├── CursorMismatch             the log under a cursor is not the one that it was taken from
@@ -89,6 +90,21 @@ class HalfCopied(LogUnavailable):
         super().__init__(
             f"the log in {place} is half copied: run hilo migrate-store again, which goes on where "
             "it stopped"
+        )
+
+
+class LogWentBack(LogUnavailable):
+    """What this process has read or appended is not in the log any more; it takes no appends here.
+
+    Whoever drops all that rests on it, and opens the log anew, goes on with what there is.
+    """
+
+    def __init__(self, position: Position) -> None:
+        self.position = position
+        super().__init__(
+            f"the log went back behind position {position}, which was there before (a failover to "
+            "a standby that lagged, or a restored backup?): nothing is appended on what is lost. "
+            "Make sure that this is the right server"
         )
 
 

@@ -23,6 +23,7 @@ from eventstore.errors import (
     EpochMismatch,
     EventStoreError,
     LogUnavailable,
+    LogWentBack,
     OutcomeUnknown,
 )
 from eventstore.postgres_arrays import bigints, byteas, texts
@@ -214,7 +215,7 @@ class PostgresAppends:
 
     def _refuse_if_lost(self) -> None:
         if self._lineage.lost is not None:
-            raise LogUnavailable(self._lineage.lost)
+            raise LogWentBack(self._lineage.lost)
 
     def _look_around(self, writer: PatientConnection) -> Head:
         """Learn the server's time, process and head."""
@@ -237,9 +238,12 @@ class PostgresAppends:
 
     def _refuse(self, appends: Sequence[Append], error: Exception) -> list[Answer]:
         """Nothing was appended: say so to everyone."""
-        unavailable = LogUnavailable(
-            f"cannot write the log ({self._server.why(error)}): nothing was appended"
-        )
+        unavailable: LogUnavailable
+        if isinstance(error, LogWentBack):
+            unavailable = LogWentBack(error.position)
+        else:
+            msg = f"cannot write the log ({self._server.why(error)}): nothing was appended"
+            unavailable = LogUnavailable(msg)
         if not appends:
             raise unavailable from error
         return [unavailable] * len(appends)
@@ -254,6 +258,8 @@ class PostgresAppends:
                 self._not_before = 0.0
                 found = self._find(appends, since, backend)
                 break
+            except LogWentBack as lost:  # what came after that is not there, either
+                return self._refuse(appends, lost)
             except (psycopg.Error, LogUnavailable) as again:
                 if time.monotonic() < deadline:
                     time.sleep(self._pause)

@@ -24,8 +24,8 @@ class Lineage:
         """Nothing has been seen yet."""
         self.connections = 0
         """How many connections were made: another one may lead to another copy of the log."""
-        self.lost: str | None = None
-        """Why nothing may be written any more, for good: what was seen is not there."""
+        self.lost: Position | None = None
+        """An event that was seen and is not there: nothing may be written any more, for good."""
         self._lock = threading.Lock()
         self._epoch: Epoch | None = None
         self._position = Position(0)
@@ -53,9 +53,5 @@ class Lineage:
             if self._epoch is not None and epoch != self._epoch:
                 self._position, self._append_id = Position(0), b""
             elif position and found != append_id:
-                self.lost = (
-                    f"the log went back behind position {position}, which was there before "
-                    "(a failover to a standby that lagged, or a restored backup?): make sure this "
-                    "is the right server, then restart this node"
-                )
+                self.lost = position
             self._epoch = epoch

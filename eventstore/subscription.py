@@ -51,6 +51,11 @@ class Subscription:
         self._stopped = False
 
     @property
+    def cursor(self) -> Cursor:
+        """The place behind what was handed out last: it holds only in the log that was read."""
+        return self._cursor
+
+    @property
     def position(self) -> Position:
         """The last position that was handed out (or passed over by the filter)."""
         return self._cursor.position

@@ -35,6 +35,7 @@ _log = structlog.get_logger(__name__)
 PREFIX = "user/"
 PAGE = 5000
 FOLLOW_SECONDS = 0.25
+_BEGINNING = Cursor(Epoch(0), Position(0), b"")
 AT_A_TIME = 100
 """Streams of a checkpoint that wait for a record are looked at between two pages of the log."""
 
@@ -205,8 +206,9 @@ class TodoList:
         self._unseen: list[StreamName] = []
         """Of those: the ones of which the checkpoint alone knows."""
         self._subscription: Subscription | None = None
-        self._seen = Position(0)
-        """Every stream mentioned up to here has been looked at."""
+        self._place = _BEGINNING
+        """Every stream mentioned up to here has been looked at; as it was read, so that a log which
+        went back meanwhile is told from it."""
         self._told: dict[StreamName, int] = {}
         """Versions that were looked at when they were committed, and were not yet read."""
         self._saved: tuple[int, int] = (-1, -1)
@@ -224,7 +226,7 @@ class TodoList:
     @property
     def position(self) -> Position:
         """Up to where the log has been followed."""
-        return self._seen
+        return self._place.position
 
     def streams(self) -> list[StreamName]:
         """Return the streams with open work now."""
@@ -257,7 +259,7 @@ class TodoList:
                 _log.warning("TODO_REBUILT", reason=str(error))
                 listed = Listed(None, [], [])
         self._subscription = Subscription(self._log, after=listed.cursor, page=PAGE)
-        self._seen = self._subscription.position
+        self._place = self._subscription.cursor
         self._records.update(listed.records)
         self._unseen = listed.records
         await self._look_at_all(dict.fromkeys(listed.work, 0))
@@ -271,7 +273,7 @@ class TodoList:
             except CursorMismatch as error:
                 _log.warning("TODO_REBUILT", reason=str(error))
                 self._subscription = Subscription(self._log, page=PAGE)
-                self._seen = Position(0)
+                self._place = self._subscription.cursor
                 self._told.clear()
                 busy = True
             except (EventStoreError, sqlite3.Error) as error:
@@ -284,22 +286,19 @@ class TodoList:
         """Write the checkpoint, if anything changed since the last one."""
         if self._subscription is None:
             return
-        position = self._seen
-        mark = (position, len(self._work) + len(self._records))
+        place = self._place
+        mark = (place.position, len(self._work) + len(self._records))
         if not self._changed and mark == self._saved and self._checkpoint.is_in_place:
             return
         self._changed = False
         loop = asyncio.get_running_loop()
         lists = (set(self._work), set(self._records))
         try:
-            await loop.run_in_executor(self._readers, self._write, position, *lists)
+            await loop.run_in_executor(self._readers, self._checkpoint.save, place, *lists)
         except BaseException:
             self._changed = True
             raise
         self._saved = mark
-
-    def _write(self, position: Position, *lists: set[StreamName]) -> None:
-        self._checkpoint.save(self._log.cursor_at(position), *lists)
 
     async def _look_at_unseen(self) -> bool:
         """Look at some that wait for a record since before this start; return if there were any."""
@@ -318,6 +317,7 @@ class TodoList:
         batch = await loop.run_in_executor(self._readers, self._subscription.poll)
         if batch is None:
             return False  # whatever was told before it asked has been read
+        reached = self._subscription.cursor
         newest: dict[StreamName, int] = {}
         for event in batch.events:
             if event.stream.startswith(PREFIX):
@@ -328,7 +328,7 @@ class TodoList:
         news = {s: v for s, v in newest.items() if max(told.pop(s, 0), self._told.get(s, 0)) < v}
         self._told = told | self._told
         await self._look_at_all(news)
-        self._seen = batch.up_to
+        self._place = reached
         return True
 
     async def _look_at_all(self, versions: Mapping[StreamName, int]) -> None:

@@ -79,6 +79,12 @@ class Node(Server):
         self._process.send_signal(number)
 
     @property
+    def pid(self) -> int:
+        """The running process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def is_up(self) -> bool:
         """Whether the process is there."""
         return self._process is not None and self._process.returncode is None
@@ -144,13 +150,18 @@ class Fleet:
         await self.nodes[0].settled(seconds)
         for node in self.nodes:
             assert node.is_up, node.said.decode()
-            await self._follows(node)
+        await self.follows()
         await self.agree_on_who_lives()
         # Now, while nobody writes: what one writes when it stops, another may not live to hear.
         first, *others = [dump_views(node.views) for node in self.nodes]
         assert len(first) > 1
         assert others == [first] * len(others)
         assert await asyncio.gather(*(node.stop() for node in self.nodes)) == [0] * len(self.nodes)
+
+    async def follows(self) -> None:
+        """Return when every node's read models are at the end of the log."""
+        for node in self.nodes:
+            await self._follows(node)
 
     async def _follows(self, node: Node) -> None:
         """Return when a node's read models are at the end of the log."""

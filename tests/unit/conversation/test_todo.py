@@ -228,7 +228,25 @@ async def test_a_log_that_was_put_back_is_read_from_its_start(house: House) -> N
     second = await house.start()
     await second.follow()
     assert second.open == {ANA}
-    assert second.todo._seen == 1
+    assert second.todo.position == 1
+
+
+async def test_a_place_that_is_saved_when_the_log_has_gone_back_is_not_believed(
+    house: House, tmp_path: Path
+) -> None:
+    first = await house.start()
+    await first.shelf.record(ANA, note("open"))
+    await first.follow()
+    other = Library(tmp_path / "behind")  # where the address leads now; it has gone on since
+    await other.shelf().record(BEN, note("open"))
+    first.todo._log = other.log
+    await first.todo.save()
+    house.die(first)
+    house.library.close()
+    house.library = other
+    second = await house.start()
+    await second.follow()
+    assert BEN in second.open
 
 
 async def test_a_checkpoint_is_written_only_if_something_changed(house: House) -> None:
@@ -245,9 +263,9 @@ async def test_more_than_a_page_is_followed(house: House) -> None:
     long_life(house.library.log, 11_000)
     process = await house.start()
     assert await process.todo._step()
-    assert process.todo._seen < 11_000
+    assert process.todo.position < 11_000
     await process.follow()
-    assert process.todo._seen == 11_000
+    assert process.todo.position == 11_000
 
 
 async def test_a_damaged_checkpoint_is_put_aside_and_everybody_is_looked_at(house: House) -> None:
