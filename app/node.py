@@ -140,7 +140,7 @@ class Seat:
 
     @property
     def _pause(self) -> float:
-        return min(_AFTER_LOSS * 2 ** (self.losses - 1), _LONGEST_AFTER_LOSS)
+        return min(_AFTER_LOSS * 2.0 ** (self.losses - 1), _LONGEST_AFTER_LOSS)
 
     async def _keep_trying(self) -> None:
         """Return when the bot is open; look whether its stores answer beside the event loop."""

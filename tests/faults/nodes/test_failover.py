@@ -70,7 +70,7 @@ async def test_nodes_that_knew_what_a_failover_lost_say_so_and_go_on_by_themselv
         await traffic(outside, rng)
         await one.settled()
         await asyncio.to_thread(own_postgres.stop)
-        kept = own_postgres.keep_data("behind")
+        kept = own_postgres.keep_data("behind-the-nodes")
         await asyncio.to_thread(own_postgres.start)
         for node in fleet.nodes:
             await until_it_says(node, "")
@@ -99,6 +99,6 @@ async def test_nodes_that_knew_what_a_failover_lost_say_so_and_go_on_by_themselv
         await fleet.agree_on_who_lives()
         assert dump_views(one.views) == dump_views(two.views)
         assert [node.pid for node in fleet.nodes] == before, "nobody was started again"
-        assert await asyncio.gather(one.stop(), two.stop()) == [0, 0]
+        assert await asyncio.gather(*(node.stop() for node in fleet.nodes)) == [0, 0]
     finally:
         await fleet.close()
