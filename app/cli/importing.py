@@ -240,7 +240,7 @@ def _report(
         return
     output.write_fields([*done.items(), ("rejected", len(rejected))])
     for one in rejected[:_SHOWN]:
-        output.remark(f"{one.file}:{one.line}: {one.reason}")
+        output.remark(str(one))
     if len(rejected) > _SHOWN:
         output.remark(f"… and {len(rejected) - _SHOWN} more: --json lists all")
     for chat in chats:

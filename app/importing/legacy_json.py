@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from json import JSONDecodeError
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
@@ -26,6 +26,7 @@ _SPACE: Final = re.compile(r"[ \t\n\r]*")
 _NAME_TIME: Final = re.compile(
     r"(?:^|-)(\d{4})-(\d\d)-(\d\d)T(\d\d)-(\d\d)-(\d\d)-(\d{3})Z\.json", re.ASCII
 )
+_PLAIN: Final = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _DIGITS: Final = re.compile(r"\d{7,15}", re.ASCII)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_YEAR: Final = 2009  # WhatsApp's
@@ -55,14 +56,27 @@ class _Member(msgspec.Struct, rename="camel"):
 
 
 class _Wrong(Exception):
-    """One member cannot be used; the message says why, without personal data."""
+    """One member cannot be used; the message says why, without personal data, `at` what of it."""
+
+    def __init__(self, message: str, at: str = "") -> None:
+        self.at = at
+        super().__init__(message)
+
+
+class _Found(NamedTuple):
+    """One member of a file, not yet looked at."""
+
+    line: int
+    path: str
+    key: str
+    value: object
 
 
 def read_clients(content: bytes, file: str) -> ClientFile:
     """Return the people of a file. Raises `Unreadable` if it is not one JSON object (or its pairs).
 
-    A member that cannot be used is rejected with its line, and the others are kept; where the
-    JSON itself breaks off, everything after that line is lost and said to be.
+    A member that cannot be used is rejected with its line and path, and the others are kept; where
+    the JSON itself breaks off, everything after that place is lost and said to be.
     """
     try:
         text = content.decode("utf-8-sig")
@@ -72,16 +86,20 @@ def read_clients(content: bytes, file: str) -> ClientFile:
     entries: list[ClientEntry] = []
     rejected: list[Rejected] = []
     try:
-        for line, key, value in _members(text):
+        for found in _members(text):
             try:
-                entries.append(_entry(line, key, value))
+                entries.append(_entry(found))
             except _Wrong as wrong:
-                rejected.append(Rejected(file, line, str(wrong)))
+                path = found.path + wrong.at
+                rejected.append(Rejected(file, found.line, str(wrong), path))
     except JSONDecodeError as error:
         if not entries and not rejected:
             msg = f"{file} is not JSON: {error.msg} in line {error.lineno}"
             raise Unreadable(msg) from None
-        reason = f"the JSON breaks off here ({error.msg}): nothing after it could be read"
+        reason = (
+            f"the JSON breaks off here, in column {error.colno} ({error.msg}): nothing after it "
+            "could be read"
+        )
         rejected.append(Rejected(file, error.lineno, reason))
     return ClientFile(file, taken_at(file), tuple(entries), tuple(rejected))
 
@@ -98,8 +116,8 @@ def taken_at(file: str) -> int | None:
         return None
 
 
-def _members(text: str) -> Iterator[tuple[int, str, object]]:
-    """Yield (line, key, value) of the members. Raises `JSONDecodeError` where it is not JSON.
+def _members(text: str) -> Iterator[_Found]:
+    """Yield the members. Raises `JSONDecodeError` where it is not JSON.
 
     Also of an array of [key, value] pairs, which is how a JavaScript `Map` is often saved.
     """
@@ -109,13 +127,14 @@ def _members(text: str) -> Iterator[tuple[int, str, object]]:
         msg = "expecting an object"
         raise JSONDecodeError(msg, text, at)
     closing, member = ("}", _named) if opening == "{" else ("]", _pair)
-    line, counted = 1, 0
+    line, counted, number = 1, 0, 0
     at = _skip(text, at + 1)
     more = text[at : at + 1] != closing
     while more:
         line, counted = line + text.count("\n", counted, at), at
         key, value, at = member(text, at)
-        yield line, key, value
+        yield _Found(line, _step(key) if opening == "{" else f"$[{number}][1]", key, value)
+        number += 1
         at = _skip(text, at)
         more = text[at : at + 1] == ","
         if more:
@@ -147,24 +166,30 @@ def _pair(text: str, at: int) -> tuple[str, object, int]:
     raise JSONDecodeError(msg, text, at)
 
 
+def _step(key: str) -> str:
+    """Return the path of a member of the whole."""
+    return f"$.{key}" if _PLAIN.fullmatch(key) else f"$[{json.dumps(key, ensure_ascii=False)}]"
+
+
 def _skip(text: str, at: int) -> int:
     found = _SPACE.match(text, at)
     return at if found is None else found.end()
 
 
-def _entry(line: int, key: str, value: object) -> ClientEntry:
+def _entry(found: _Found) -> ClientEntry:
     """Return one member, checked. Raises `_Wrong`."""
     try:
-        member = msgspec.convert(value, _Member)
+        member = msgspec.convert(found.value, _Member)
     except msgspec.ValidationError as error:
-        raise _Wrong(str(error)) from None
-    person = _person(key)
+        reason, _, at = str(error).partition(" - at `$")
+        raise _Wrong(reason, at.removesuffix("`")) from None
+    person = _person(found.key)
     labels = member.labels if member.labels is not None else member.whapi_labels
     chat = member.chat_id or (
         f"{person.phone}@s.whatsapp.net" if person.phone else f"{person.lid}@lid"
     )
     return ClientEntry(
-        line=line,
+        line=found.line,
         person=person,
         chat=chat,
         name=_first_text(member.name, member.user_name),
@@ -210,13 +235,13 @@ def _instant(field: str, value: str | int | None) -> int | None:
             moment = datetime.fromisoformat(value)
     except (ValueError, OverflowError, OSError):
         msg = f"{field} is not a time: write it as 2025-07-28T10:30:00Z"
-        raise _Wrong(msg) from None
+        raise _Wrong(msg, f".{field}") from None
     if moment.tzinfo is None:
         msg = f"{field} has no zone: nobody can say which instant is meant; write …Z or …-05:00"
-        raise _Wrong(msg)
+        raise _Wrong(msg, f".{field}")
     if moment.astimezone(UTC).year < _FIRST_YEAR:
         msg = f"{field} is before there was WhatsApp"
-        raise _Wrong(msg)
+        raise _Wrong(msg, f".{field}")
     return _micros(moment)
 
 

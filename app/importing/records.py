@@ -19,6 +19,13 @@ class Rejected(msgspec.Struct, frozen=True):
     file: str
     line: int
     reason: str
+    path: str = ""
+    """What of a JSON file it is, as `$["15550100001"].createdAt` (RFC 9535): it may be all in one
+    line."""
+
+    def __str__(self) -> str:
+        """Say where and why, as a compiler does."""
+        return ": ".join(filter(None, (f"{self.file}:{self.line}", self.path, self.reason)))
 
 
 class ClientEntry(msgspec.Struct, frozen=True):

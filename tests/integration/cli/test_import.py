@@ -139,8 +139,8 @@ def test_what_cannot_be_read_is_listed_with_its_line_and_the_rest_imported(
     path.write_text('{\n"15550100001": {},\n"nobody": {},\n"15550100002": {"createdAt": "ayer"}\n}')
     ran = hilo("import", path)
     assert ran.code == 1
-    assert "threads.json:3: the key is neither" in ran.err
-    assert "threads.json:4: createdAt is not a time" in ran.err
+    assert "threads.json:3: $.nobody: the key is neither" in ran.err
+    assert 'threads.json:4: $["15550100002"].createdAt: createdAt is not a time' in ran.err
     assert types(tmp_path) == ["UserRegistered"]
 
 

@@ -210,3 +210,24 @@ async def test_pictures_and_voices_are_answered_too(stage: Stage) -> None:
     (body,) = await outside.reads(ANA)
     assert body == f"Eco: [imagen] mira {token} | [nota de voz]"
     await stage.settled()
+
+
+async def test_the_same_noise_is_kept_once_however_often_it_comes_and_counted_each_time(
+    stage: Stage,
+) -> None:
+    await stage.open()
+    pings = (b"{}", b'{"channel_id":"X"}', b'{"event":{"type":"health","event":"post"}}',
+             b'{"ping":1}', b'{"ping":2}')  # fmt: skip
+    for _ in range(3):
+        for ping in pings:
+            answer = await stage.post(ping)
+            assert (answer.status_code, answer.json()) == (200, {"received": 1}), ping
+        for nothing in (b'{"messages":[]}', b'{"statuses":null,"messages":[]}'):
+            assert (await stage.post(nothing)).json() == {"received": 0}
+    gateway = stage.bot.gateway.peek(GATEWAY_STREAM)
+    assert gateway is not None
+    assert gateway.state.counts == {"unknown.post": 4, "health.post": 1}
+    assert stage.story().count(OtherRecorded) == len(pings)
+    numbers = stage.bot.numbers()
+    assert numbers["facts_other"] == len(pings)
+    assert numbers["facts_duplicate"] == 2 * len(pings)

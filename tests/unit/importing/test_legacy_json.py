@@ -96,8 +96,29 @@ def test_a_member_that_cannot_be_used_is_rejected_and_its_neighbours_kept(
     file = read_clients(content, "threads.json")
     assert [entry.person.phone for entry in file.entries] == ["15550100009", "15550100008"]
     (rejected,) = file.rejected
-    assert reason in rejected.reason
+    assert reason in f"{rejected.path} {rejected.reason}"
     assert content.decode().splitlines()[rejected.line - 1].startswith(f'"{key}"')
+
+
+@pytest.mark.parametrize(
+    ("content", "paths"),
+    [
+        ({"15550100001": ANA, "15550100002": {"createdAt": "ayer"}, "Ana": {}},
+         ['$["15550100002"].createdAt', "$.Ana"]),
+        ({"15550100001": {"labels": ["VIP", 7]}, "15550100002": {"threadId": 1}},
+         ['$["15550100001"].labels[1]', '$["15550100002"].threadId']),
+        ({"15550100001": {"whapiLabels": [{"id": "1"}]}, 'a "b" ñ': ANA, "15550100003": None},
+         ['$["15550100001"].whapiLabels[0]', '$["a \\"b\\" ñ"]', '$["15550100003"]']),
+        ([["15550100001", ANA], ["15550100002", {"lastActivity": 5}]], ["$[1][1].lastActivity"]),
+    ],
+)  # fmt: skip
+def test_what_is_rejected_is_named_by_its_path_though_all_is_in_one_line(
+    content: object, paths: list[str]
+) -> None:
+    file = read_clients(json.dumps(content).encode(), "threads.json")
+    assert [one.path for one in file.rejected] == paths
+    for one in file.rejected:
+        assert str(one) == f"threads.json:1: {one.path}: {one.reason}"
 
 
 def test_a_file_that_breaks_off_keeps_what_came_before_and_says_where() -> None:
@@ -105,7 +126,8 @@ def test_a_file_that_breaks_off_keeps_what_came_before_and_says_where() -> None:
     file = read_clients(content, "threads.json")
     assert [entry.person.phone for entry in file.entries] == ["15550100001"]
     (rejected,) = file.rejected
-    assert "breaks off" in rejected.reason
+    assert "breaks off here, in column" in rejected.reason
+    assert rejected.path == ""
 
 
 @pytest.mark.parametrize("content", [b"", b"hola", b"3", b'"x"', b"\xff", b"[1]", b"{1: 2}"])
