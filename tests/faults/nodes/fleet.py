@@ -143,7 +143,7 @@ class Fleet:
         """Return when who fell silent before is dead: a phone is watched that never rings."""
         await self.outside.silence(NOBODY, DEAD_SECONDS + 0.5)
 
-    async def is_whole(self, seconds: float = 2 * PATIENCE) -> None:
+    async def check_promises(self, seconds: float = 2 * PATIENCE) -> None:
         """Hold the fleet to every promise, and stop it."""
         await self.outside.mend()
         await self.outside.delivered()

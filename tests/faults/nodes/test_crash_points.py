@@ -118,7 +118,7 @@ async def test_deaths_at_every_named_point_lose_nothing_and_answer_nothing_twice
         await dies_when_openai_refuses(doomed)
         await dies_in_the_place_of_the_dead(doomed)
         await asyncio.gather(*map(comes_back, doomed.victims))
-        await fleet.is_whole()
+        await fleet.check_promises()
         story = fleet.nodes[0].story()
         assert story.count(e.TurnTakenOver) >= len(PAIRS)
         assert story.count(e.DeliveryUncertain) == 0

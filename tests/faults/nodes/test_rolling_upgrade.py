@@ -134,6 +134,6 @@ async def test_nodes_go_over_to_the_next_release_one_by_one_and_nobody_notices(
         await outside.say(EVA, "y ahora")
         await fleet.agree_on_who_lives()
         assert await upgrade.releases(third) == {NEWER: 3}
-        await fleet.is_whole()
+        await fleet.check_promises()
     finally:
         await fleet.close()

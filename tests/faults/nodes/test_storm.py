@@ -42,7 +42,7 @@ async def test_every_disaster_in_turn_loses_nothing_and_answers_nothing_twice(
         await is_faulty(outside)
         await sends_take_a_moment(outside)
         await storm.goes_on(rng.sample(storm.all, len(storm.all)))
-        await fleet.is_whole()
+        await fleet.check_promises()
         story = fleet.nodes[0].story()
         assert story.count(e.TurnParked) == 0
         assert story.count(e.TurnTakenOver) > 0
@@ -69,6 +69,6 @@ async def test_soak(outside: Outside, own_postgres: PostgresServer, tmp_path: Pa
             await outside.mend()
             await outside.delivered()
             await fleet.nodes[0].settled(60)
-        await fleet.is_whole(60)
+        await fleet.check_promises(60)
     finally:
         await fleet.close()

@@ -177,4 +177,4 @@ def test_under_traffic_connections_may_break_at_any_moment(stage: Stage) -> None
         traffic.suffer()
         stage.proxy.accept()
         traffic.flow()
-        traffic.judge(stage.truth)
+        traffic.check_against(stage.truth)

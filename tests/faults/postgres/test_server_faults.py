@@ -42,7 +42,7 @@ def test_a_server_may_stop_or_crash_and_start_again_under_traffic(own_stage: Sta
             traffic.suffer()
             server.start()
         traffic.flow()
-        traffic.judge(own_stage.truth)
+        traffic.check_against(own_stage.truth)
 
 
 @pytest.mark.slow
@@ -56,7 +56,7 @@ def test_a_server_process_may_be_killed_under_traffic(own_stage: Stage) -> None:
                 if process.pid in busy:
                     process.kill()
         traffic.flow()
-        traffic.judge(own_stage.truth)
+        traffic.check_against(own_stage.truth)
 
 
 def test_a_log_that_was_turned_read_only_says_so_until_it_is_turned_back(
@@ -69,7 +69,7 @@ def test_a_log_that_was_turned_read_only_says_so_until_it_is_turned_back(
         assert "read-only" in str(traffic.writer.last_failure)
         own_stage.server.reload(default_transaction_read_only="off")
         traffic.flow()
-        traffic.judge(own_stage.truth)
+        traffic.check_against(own_stage.truth)
 
 
 def test_a_standby_refuses_writes_and_takes_them_when_it_is_promoted(own_stage: Stage) -> None:

@@ -72,7 +72,7 @@ class Traffic:
         told = "nobody is told that the log is unavailable"
         self._until(lambda: len(self.refused) + len(self.unknown), count, told)
 
-    def judge(self, log: LogReader) -> None:
+    def check_against(self, log: LogReader) -> None:
         """Compare what the callers and readers were told with what the log holds. Stops first."""
         self.stop()
         events = whole(log)

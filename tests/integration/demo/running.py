@@ -26,8 +26,11 @@ def demo(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedPr
     )
 
 
-def ended_by(number: signal.Signals, *more: str, cwd: Path) -> None:
-    """Start a demo, end it by a signal while people write, and see that no child outlives it."""
+def ended_by(number: signal.Signals, *more: str, cwd: Path) -> list[psutil.Process]:
+    """Start a demo and end it by a signal while people write; return the children that outlive it.
+
+    Who interrupts it finds nothing of it left behind.
+    """
     environment = {**os.environ, "TMPDIR": str(cwd), "PYTHONPATH": str(Path.cwd())}
     with subprocess.Popen(
         (*DEMO, *more),
@@ -46,7 +49,7 @@ def ended_by(number: signal.Signals, *more: str, cwd: Path) -> None:
         process.stderr.read()
         code = process.wait(30)
     _, alive = psutil.wait_procs(children, timeout=20)
-    assert alive == []
     if number == signal.SIGINT:
         assert code == 130
         assert list(cwd.iterdir()) == []
+    return alive

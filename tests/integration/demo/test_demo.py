@@ -41,7 +41,7 @@ def test_the_story_is_told_to_a_person_and_nothing_is_left_behind(tmp_path: Path
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_no_child_outlives_the_demo(tmp_path: Path, number: signal.Signals) -> None:
-    ended_by(number, cwd=tmp_path)
+    assert ended_by(number, cwd=tmp_path) == []
 
 
 def test_a_demo_that_cannot_start_says_why(tmp_path: Path) -> None:

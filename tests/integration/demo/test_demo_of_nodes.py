@@ -70,4 +70,4 @@ def test_without_any_postgresql_it_says_both_ways_to_one(tmp_path: Path) -> None
 def test_neither_a_node_nor_postgresql_outlives_the_demo(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    ended_by(number, "--store", "postgres", cwd=tmp_path)
+    assert ended_by(number, "--store", "postgres", cwd=tmp_path) == []

@@ -63,8 +63,8 @@ async def test_a_message_that_waits_is_answered_after_a_restart(stage: Stage) ->
     await outside.delivered()
     await stage.stop_bot()
     await stage.start_bot()
-    await outside.reads(ANA)
-    await stage.settled()
+    assert len(await outside.reads(ANA)) == 1
+    assert (await stage.settled()).count(e.RunStarted) == 1
 
 
 async def test_a_message_that_waits_is_answered_even_if_the_to_do_list_is_lost(
@@ -78,5 +78,5 @@ async def test_a_message_that_waits_is_answered_even_if_the_to_do_list_is_lost(
         for path in (stage.directory / "data" / "default").glob(f"{name}*"):
             path.unlink()
     await stage.start_bot()
-    await outside.reads(ANA)
-    await stage.settled()
+    assert len(await outside.reads(ANA)) == 1
+    assert (await stage.settled()).count(e.RunStarted) == 1

@@ -18,6 +18,7 @@ STREAM = StreamName("user/7f3a")
 SECOND = 1_000_000
 START = 1_700_000_000 * SECOND
 POLICY = BufferPolicy()
+NOTHING: tuple[Event, ...] = ()
 Step = Event | tuple[float, Event]
 """An event, at `START` or so many seconds later."""
 
@@ -121,9 +122,6 @@ class When(Generic[T]):
     def then(self, *events: Event) -> When[T]:
         assert [event for event, _ in self.triggered] == list(events)
         return self
-
-    def then_nothing(self) -> When[T]:
-        return self.then()
 
     def and_answers(self, answer: object) -> When[T]:
         assert self.answer == answer

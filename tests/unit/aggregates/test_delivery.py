@@ -15,6 +15,7 @@ from app.aggregates import (
 )
 from app.aggregates import events as e
 from tests.unit.aggregates.scenario import (
+    NOTHING,
     POLICY,
     Given,
     Step,
@@ -56,18 +57,18 @@ def test_a_part_is_announced_before_it_is_sent() -> None:
 
 
 def test_a_part_is_not_sent_twice_at_a_time() -> None:
-    Given(*answered(), STARTED).when(start).then_nothing().and_answers(InFlight(0, at(30)))
+    Given(*answered(), STARTED).when(start).then(*NOTHING).and_answers(InFlight(0, at(30)))
 
 
 def test_parts_go_in_order() -> None:
     given = Given(*answered(2))
-    given.when(lambda u: start(u, 1)).then_nothing().and_answers(NotThisPart(0))
+    given.when(lambda u: start(u, 1)).then(*NOTHING).and_answers(NotThisPart(0))
 
 
 def test_only_the_open_delivery_is_continued() -> None:
     other = Given(*answered()).when(lambda u: start(u, 0, "r9"))
-    other.then_nothing().and_answers(NotThisPart(None))
-    Given(message(1)).when(start).then_nothing().and_answers(NotThisPart(None))
+    other.then(*NOTHING).and_answers(NotThisPart(None))
+    Given(message(1)).when(start).then(*NOTHING).and_answers(NotThisPart(None))
 
 
 def test_a_part_that_was_sent_is_recorded_under_the_messages_key() -> None:
@@ -89,8 +90,8 @@ def test_the_last_part_ends_the_turn() -> None:
 
 def test_a_part_is_recorded_as_sent_once() -> None:
     past = (*answered(2), STARTED, part_sent("r1"))
-    Given(*past).when(sent).then_nothing().and_answers(NotThisPart(1))
-    Given(*past).when(lambda u: sent(u, 1)).then_nothing().and_answers(NotThisPart(1))
+    Given(*past).when(sent).then(*NOTHING).and_answers(NotThisPart(1))
+    Given(*past).when(lambda u: sent(u, 1)).then(*NOTHING).and_answers(NotThisPart(1))
 
 
 def test_recovery_may_adopt_a_part_that_is_not_in_flight() -> None:
@@ -109,7 +110,7 @@ def test_a_deferred_part_is_tried_again_not_before_its_time() -> None:
     failed = e.DeliveryFailed(run="r1", part=0, code="rate_limited", retry_at=at(20), cor="r1")
     done.then(failed).and_answers(PartPutBack(at(20)))
     waiting = Given(*answered(), STARTED, failed)
-    waiting.when(start).then_nothing().and_answers(NotYet(at(20)))
+    waiting.when(start).then(*NOTHING).and_answers(NotYet(at(20)))
     waiting.when(
         lambda u: u.delivery_started("r1", 0, deadline=at(40), incarnation="1", now=at(20))
     ).and_answers(PartStarted(0, 2))
@@ -140,7 +141,7 @@ def test_a_part_that_is_not_in_flight_neither_fails_nor_is_uncertain() -> None:
         refused
     )
     given.when(lambda u: u.delivery_uncertain("r1", 0, attempt=1, now=at(12))).and_answers(refused)
-    given.when(sent).then_nothing().and_answers(refused)
+    given.when(sent).then(*NOTHING).and_answers(refused)
 
 
 def test_events_of_a_delivery_that_is_closed_change_nothing_but_what_was_sent() -> None:
@@ -160,7 +161,7 @@ def test_only_the_incarnation_that_holds_a_delivery_starts_a_part() -> None:
     other = Given(*answered()).when(
         lambda u: u.delivery_started("r1", 0, deadline=at(30), incarnation="2", now=at(10))
     )
-    other.then_nothing().and_answers(HeldByAnother("r1", "1"))
+    other.then(*NOTHING).and_answers(HeldByAnother("r1", "1"))
 
 
 def test_a_delivery_is_taken_over_from_the_dead_and_its_predecessor_starts_nothing_more() -> None:
@@ -170,7 +171,7 @@ def test_a_delivery_is_taken_over_from_the_dead_and_its_predecessor_starts_nothi
     )
     done.then(taken).and_answers(Held("r1"))
     given = Given(*answered(), taken)
-    given.when(start).then_nothing().and_answers(HeldByAnother("r1", "2"))
+    given.when(start).then(*NOTHING).and_answers(HeldByAnother("r1", "2"))
     given.when(
         lambda u: u.delivery_started("r1", 0, deadline=at(30), incarnation="2", now=at(10))
     ).and_answers(PartStarted(0, 1))
@@ -181,6 +182,6 @@ def test_what_became_of_an_earlier_start_says_nothing_of_the_one_in_flight() -> 
     second = e.DeliveryStarted(run="r1", part=0, deadline=at(60), attempt=2)
     given = Given(*answered(), STARTED, again, second)
     late = given.when(lambda u: u.delivery_failed("r1", 0, "late", attempt=1, now=at(41)))
-    late.then_nothing().and_answers(NotThisPart(0))
+    late.then(*NOTHING).and_answers(NotThisPart(0))
     unsure = given.when(lambda u: u.delivery_uncertain("r1", 0, attempt=1, now=at(41)))
-    unsure.then_nothing().and_answers(NotThisPart(0))
+    unsure.then(*NOTHING).and_answers(NotThisPart(0))

@@ -6,6 +6,7 @@ from app.aggregates import Done, Nothing
 from app.aggregates import events as e
 from app.aggregates.open_work import MAX_EARLY, MAX_SENT, MAX_SIGNS, MAX_WAITING
 from tests.unit.aggregates.scenario import (
+    NOTHING,
     Given,
     at,
     key,
@@ -28,7 +29,7 @@ def test_a_person_is_registered_once() -> None:
     assert first.state.contact is not None
     assert first.state.contact.registered_at == at(0)
     again = Given(registered()).when(lambda u: u.register("whapi", chat, now=at(0)))
-    again.then_nothing().and_answers(Nothing())
+    again.then(*NOTHING).and_answers(Nothing())
 
 
 def test_a_profile_replaces_the_last_one() -> None:
@@ -138,7 +139,7 @@ def test_typing_is_recorded_while_a_message_waits_and_at_most_every_3_seconds() 
     Given().when(lambda u: u.observe_typing("typing", now=at(0))).and_answers(Nothing())
     Given(message(1)).when(lambda u: u.observe_typing("typing", now=at(0))).then(typing)
     given = (message(1), (1.0, typing))
-    Given(*given).when(lambda u: u.observe_typing("typing", now=at(3.9))).then_nothing()
+    Given(*given).when(lambda u: u.observe_typing("typing", now=at(3.9))).then(*NOTHING)
     Given(*given).when(lambda u: u.observe_typing("recording", now=at(4))).then(
         e.TypingObserved(presence="recording")
     )
@@ -146,7 +147,7 @@ def test_typing_is_recorded_while_a_message_waits_and_at_most_every_3_seconds() 
 
 def test_typing_is_not_recorded_for_messages_that_a_run_answers_already() -> None:
     given = (message(1), run_started("r", 1))
-    Given(*given).when(lambda u: u.observe_typing("typing", now=at(9))).then_nothing()
+    Given(*given).when(lambda u: u.observe_typing("typing", now=at(9))).then(*NOTHING)
     Given(*given, message(2)).when(lambda u: u.observe_typing("typing", now=at(9))).then(
         e.TypingObserved()
     )

@@ -8,6 +8,7 @@ from app.aggregates import Busy, Done, GivenUp, Nothing, PartStarted, Waiting
 from app.aggregates import events as e
 from tests.unit.aggregates.scenario import (
     APOLOGY,
+    NOTHING,
     POLICY,
     Given,
     Step,
@@ -82,6 +83,8 @@ def test_the_apology_is_delivered_as_a_reply_is() -> None:
     given = Given(message(1), run_started("r1", 1), parked(1, run="sorry"))
     given.when(
         lambda u: u.delivery_started("sorry", 0, deadline=at(9), incarnation="2", now=at(0))
+    ).then(
+        e.DeliveryStarted(run="sorry", part=0, deadline=at(9), attempt=1, cor="sorry", cau=3)
     ).and_answers(PartStarted(0, 1))
 
 
@@ -126,7 +129,7 @@ def test_the_next_turn_after_an_answer_may_apologise() -> None:
 
 def test_a_turn_is_not_retried_while_another_runs() -> None:
     given = Given(message(1), run_started("r1", 1), parked(1), message(2), run_started("r2", 4))
-    given.when(lambda u: u.turn_retried("ana", now=at(9))).then_nothing().and_answers(Busy("r2"))
+    given.when(lambda u: u.turn_retried("ana", now=at(9))).then(*NOTHING).and_answers(Busy("r2"))
 
 
 def test_retrying_while_the_apology_is_delivered_loses_nothing() -> None:
@@ -152,8 +155,8 @@ def test_a_dropped_turn_is_closed() -> None:
 
 def test_an_operator_cannot_retry_or_drop_what_is_not_parked() -> None:
     given = Given(message(1))
-    given.when(lambda u: u.turn_retried("ana", now=at(9))).then_nothing().and_answers(Nothing())
-    given.when(lambda u: u.turn_dropped("ana", now=at(9))).then_nothing().and_answers(Nothing())
+    given.when(lambda u: u.turn_retried("ana", now=at(9))).then(*NOTHING).and_answers(Nothing())
+    given.when(lambda u: u.turn_dropped("ana", now=at(9))).then(*NOTHING).and_answers(Nothing())
     assert Given(message(1), e.TurnRetried(by="ana")).state == Given(message(1)).state
 
 

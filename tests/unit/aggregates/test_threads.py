@@ -7,6 +7,7 @@ import pytest
 from app.aggregates import Nothing, ThreadKept, ThreadLeft, ThreadLinked
 from app.aggregates import events as e
 from tests.unit.aggregates.scenario import (
+    NOTHING,
     SECOND,
     Given,
     at,
@@ -61,7 +62,7 @@ def test_an_expired_thread_is_renewed_with_that_reason() -> None:
 
 
 def test_linking_the_current_thread_again_is_nothing() -> None:
-    Given(*LINKED).when(lambda u: u.start_thread("conv_1", now=at(1))).then_nothing().and_answers(
+    Given(*LINKED).when(lambda u: u.start_thread("conv_1", now=at(1))).then(*NOTHING).and_answers(
         ThreadKept()
     )
 
@@ -80,7 +81,7 @@ def test_a_reset_unlinks_the_thread_and_records_what_is_left_behind(
 def test_a_thread_that_is_not_current_is_not_reset() -> None:
     for given in (Given(*LINKED), Given(registered())):
         done = given.when(lambda u: u.reset_thread("gone", thread="conv_0", now=at(1)))
-        done.then_nothing().and_answers(ThreadKept())
+        done.then(*NOTHING).and_answers(ThreadKept())
 
 
 def test_an_empty_thread_is_kept_and_counts_from_zero() -> None:
@@ -89,7 +90,7 @@ def test_an_empty_thread_is_kept_and_counts_from_zero() -> None:
     assert done.state.thread is not None
     assert (done.state.thread.id, done.state.thread.tokens) == ("conv_1", 0)
     nothing = Given(registered(), STARTED)
-    nothing.when(lambda u: u.empty_thread(thread="conv_1", now=at(1))).then_nothing()
+    nothing.when(lambda u: u.empty_thread(thread="conv_1", now=at(1))).then(*NOTHING)
 
 
 def test_the_current_run_may_replace_its_thread() -> None:
@@ -121,7 +122,7 @@ def test_a_clean_up_unlinks_what_is_at_the_limit_now_and_nothing_else() -> None:
     assert done.state.thread is None
     for given in (Given(*LINKED), Given(registered())):
         kept = given.when(lambda u: u.clean_up(limit=601, now=at(1)))
-        kept.then_nothing().and_answers(ThreadKept())
+        kept.then(*NOTHING).and_answers(ThreadKept())
 
 
 # --- the client view -----------------------------------------------------------------------------
@@ -131,7 +132,7 @@ def test_the_view_moves_ten_minutes_after_the_last_event() -> None:
     given = Given(*LINKED, (60, message(1)))
     assert given.user.activity_due_at() == at(660)
     early = given.when(lambda u: u.record_activity(now=at(659)))
-    early.then_nothing().and_answers(Nothing())
+    early.then(*NOTHING).and_answers(Nothing())
     done = given.when(lambda u: u.record_activity(now=at(660)))
     done.then(e.ActivityRecorded(last_activity=at(60), tokens=600, thread="conv_1"))
     assert done.state.recorded is not None

@@ -24,6 +24,7 @@ from app.aggregates import (
 from app.aggregates import events as e
 from app.aggregates.answers import NothingLeft
 from tests.unit.aggregates.scenario import (
+    NOTHING,
     POLICY,
     SPENT,
     Given,
@@ -120,26 +121,26 @@ def test_a_due_turn_is_claimed_with_all_that_waits() -> None:
 
 
 def test_a_turn_is_not_claimed_early() -> None:
-    claim(Given(message(1)), 4.9).then_nothing().and_answers(NotDue(at(5)))
+    claim(Given(message(1)), 4.9).then(*NOTHING).and_answers(NotDue(at(5)))
 
 
 def test_nothing_is_claimed_where_nothing_waits() -> None:
-    claim(Given(registered()), 99).then_nothing().and_answers(NotDue(None))
+    claim(Given(registered()), 99).then(*NOTHING).and_answers(NotDue(None))
 
 
 def test_a_claimed_turn_is_not_claimed_again() -> None:
     given = Given(message(1), run_started("other", 1), message(2))
-    claim(given, 99).then_nothing().and_answers(Busy("other"))
+    claim(given, 99).then(*NOTHING).and_answers(Busy("other"))
 
 
 def test_a_turn_waits_for_the_delivery_before_it() -> None:
     given = Given(message(1), run_started("other", 1), run_completed("other"), message(2))
-    claim(given, 99).then_nothing().and_answers(Busy("other"))
+    claim(given, 99).then(*NOTHING).and_answers(Busy("other"))
 
 
 def test_a_parked_turn_is_not_claimed() -> None:
     given = Given(message(1), run_started("other", 1), parked(1))
-    claim(given, 99).then_nothing().and_answers(OnlyParked())
+    claim(given, 99).then(*NOTHING).and_answers(OnlyParked())
 
 
 def test_a_turn_put_back_is_claimed_as_its_next_attempt() -> None:
@@ -251,9 +252,9 @@ def test_a_run_that_lost_its_turn_records_nothing(current: str | None) -> None:
     refused = RunSuperseded("r1", current)
 
     def check(command: object) -> None:
-        Given(*past).when(command).then_nothing().and_answers(refused)  # type: ignore[arg-type]
+        Given(*past).when(command).then(*NOTHING).and_answers(refused)  # type: ignore[arg-type]
 
-    complete(Given(*past)).then_nothing().and_answers(refused)
+    complete(Given(*past)).then(*NOTHING).and_answers(refused)
     check(lambda u: u.run_submitted("r1", "resp", now=at(9)))
     check(lambda u: u.run_failed("r1", "timeout", billed=SPENT, now=at(9)))
     check(lambda u: u.run_cancelled("r1", "orphaned", billed="unknown", now=at(9)))
@@ -354,15 +355,15 @@ def test_a_run_of_the_dead_is_taken_over_once() -> None:
     assert (done.state.run.node, done.state.run.incarnation) == ("b", "2")
     given = Given(message(1), run_started("r1", 1), TAKEN)
     late = given.when(lambda u: take_over(u, "3"))
-    late.then_nothing().and_answers(HeldByAnother("r1", "2"))
-    given.when(take_over).then_nothing().and_answers(Held("r1"))
+    late.then(*NOTHING).and_answers(HeldByAnother("r1", "2"))
+    given.when(take_over).then(*NOTHING).and_answers(Held("r1"))
 
 
 def test_what_is_over_is_not_taken_over() -> None:
-    nothing = Given(message(1)).when(take_over).then_nothing()
+    nothing = Given(message(1)).when(take_over).then(*NOTHING)
     nothing.and_answers(RunSuperseded("r1", None))
     over = Given(message(1), run_started("r1", 1), run_completed("r1", parts=0)).when(take_over)
-    over.then_nothing().and_answers(RunSuperseded("r1", None))
+    over.then(*NOTHING).and_answers(RunSuperseded("r1", None))
 
 
 def test_a_run_that_was_taken_over_takes_the_lease_of_its_delivery_along() -> None:

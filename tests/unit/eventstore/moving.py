@@ -21,6 +21,7 @@ from eventstore.types import (
     Head,
     IdempotencyKey,
     NewEvent,
+    Position,
     Recorded,
     StreamName,
     Version,
@@ -153,8 +154,8 @@ def copy(source: End, target: End) -> Moved:
         wanted.close()
 
 
-def goes_on(log: LogStore) -> None:
-    """Append once more, at the next position, and be refused a key that was taken before."""
+def goes_on(log: LogStore) -> Position:
+    """Append once more, and be refused a key that was taken before; return the position."""
     head = log.head()
     taken = next(event.key for event in log.read(limit=1000) if event.key is not None)
     stream = StreamName("user/1")
@@ -166,4 +167,5 @@ def goes_on(log: LogStore) -> None:
 
     assert type(append(taken, head.epoch, version)).__name__ == "DuplicateKey"
     assert type(append(None, Epoch(head.epoch - 1), version)).__name__ == "EpochMismatch"
-    assert append(None, head.epoch, version).first_position == head.position + 1
+    appended: Position = append(None, head.epoch, version).first_position
+    return appended

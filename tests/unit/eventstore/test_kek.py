@@ -73,7 +73,7 @@ def test_a_key_that_is_no_key_is_refused_without_being_quoted(text: str) -> None
     [
         (["no-such-program-anywhere"], "FileNotFoundError"),
         ([sys.executable, "-c", "raise SystemExit(3)"], "exit status 3"),
-        ([sys.executable, "-c", "import time; time.sleep(60)"], "TimeoutExpired"),
+        ([sys.executable, "-c", "import signal; signal.pause()"], "TimeoutExpired"),
     ],
 )
 def test_a_command_that_gives_no_key_is_named_with_its_reason(

@@ -116,7 +116,7 @@ def test_a_log_arrives_as_it_was_and_goes_on_at_the_next_position(ends: tuple[En
     assert len(before[1]) == before[0].position == moved.head.position > 10 * PAGE
     assert moved.streams == len(before[2])
     assert moved.keys == sum(event.key is not None for event in before[1])
-    look(target, goes_on)
+    assert look(target, goes_on) == moved.head.position + 1
 
 
 def test_there_and_back_again_every_row_is_the_same(
@@ -156,8 +156,8 @@ def test_the_rights_of_the_program_s_role_outlast_the_copy(
     log.close()
     role_url = postgres.role(postgres_url, "program")
     prepare(postgres_url, SCHEMA, role=urlsplit(role_url).username)
-    copy(sqlite, PostgresEnd(postgres_url))
-    look(PostgresEnd(role_url), goes_on)
+    moved = copy(sqlite, PostgresEnd(postgres_url))
+    assert look(PostgresEnd(role_url), goes_on) == moved.head.position + 1
     copy(PostgresEnd(role_url), SqliteEnd(sqlite.path.with_name("back.db")))
     postgres.execute(f'DROP OWNED BY "{urlsplit(role_url).username}"', postgres_url)
 
@@ -207,7 +207,7 @@ def test_a_copy_killed_at_any_moment_is_refused_and_goes_on_where_it_was(
     moved = copy(source, target)
     assert moved.resumed_at == (after if stop_at == "copying" else moved.head.position)
     assert look(source, contents) == look(target, contents)
-    look(target, goes_on)
+    assert look(target, goes_on) == moved.head.position + 1
 
 
 def test_a_copy_goes_on_with_pages_of_another_size(
@@ -232,7 +232,7 @@ def test_a_copy_that_is_complete_is_only_compared_again(ends: tuple[End, End]) -
     again = copy(source, target)
     assert again.head == first.head
     assert again.resumed_at == first.head.position
-    look(target, goes_on)
+    assert look(target, goes_on) == first.head.position + 1
 
 
 # --- refused -------------------------------------------------------------------------------------
