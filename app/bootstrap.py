@@ -37,6 +37,7 @@ from app.jobs.calendar import BOT_KEYS, NODE_ROWS, calendar
 from app.jobs.fleet import Fleet, FleetJob
 from app.jobs.node_rows import node_rows
 from app.jobs.schedule import Schedule
+from app.jobs.thread_files import LOOK_SECONDS, ThreadFiles, keeping, removing
 from app.news import News
 from app.outside import Outside
 from app.projections import MODELS, Follower, Views
@@ -202,6 +203,7 @@ class Parts:
             now=self.log.now,
             jitter=random.random,
         )
+        self.thread_files = self._keep_thread_files()
         self.caches.add("clients", kept.figures)
         self.caches.add("user_states", self.users.figures)
         self.caches.add("checked_threads", self.turns.threads.checked.figures)
@@ -228,6 +230,16 @@ class Parts:
         schedule.every(HOUR_SECONDS, "memory", self._grow_older)
         schedule.every(CHECKPOINT_SECONDS, "todo_checkpoint", self.todo.save)
         return schedule
+
+    def _keep_thread_files(self) -> ThreadFiles | None:
+        settings, readers = self.settings, self.readers
+        if not settings.thread_files:
+            remove = removing(settings, self.keyring, readers=readers)
+            self.schedule.every(HOUR_SECONDS, "thread_files", remove, first=LOOK_SECONDS)
+            return None
+        files = keeping(settings, self.views, self.keyring, readers=readers)
+        self.schedule.every(LOOK_SECONDS, "thread_files", files.look, first=0)
+        return files
 
     async def _grow_older(self) -> None:
         self.users.grow_older()

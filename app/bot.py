@@ -70,6 +70,8 @@ class Bot(Parts):
         """Let running turns end, write what waits, and close everything."""
         self._closing = True
         self.schedule.stop()
+        if self.thread_files is not None:
+            await self.thread_files.close()
         await self._drain()
         await self._flush_activity()
         self.slots.leave()
@@ -139,6 +141,7 @@ class Bot(Parts):
             "profiles_waiting": len(self.profiles),
             "identity_clashes": self.keyring.clashes,
             **self.follower.numbers(),
+            **({} if self.thread_files is None else self.thread_files.numbers()),
             **counts,
             **dict(self.caches.numbers()),
         }

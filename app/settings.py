@@ -35,6 +35,7 @@ NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 """What a bot may be called."""
 
 _MIB = 1024 * 1024
+_DEFAULT_BOT: Final = "default"
 _POSTGRES: Final = ("postgresql://", "postgres://")
 _SCHEMA_PREFIX: Final = "bot_"
 _IN_POSTGRES: Final = re.compile(r"[a-z0-9_]{1,44}")
@@ -54,8 +55,11 @@ class Settings(BaseSettings):
     # -- where things are --------------------------------------------------------------------
     data: Path = Field(Path("data"), description="directory of the logs, keys and views")
     logs: Path = Field(Path("logs"), description="directory of technical.log")
+    tmp: Path = Field(
+        Path("tmp"), description="directory of threads.json; of bots but the default one: TMP/BOT"
+    )
     bot: str = Field(
-        "default",
+        _DEFAULT_BOT,
         pattern=f"^{NAME.pattern}$",
         description="name of the bot: its log is DATA/BOT/log.db",
     )
@@ -112,6 +116,15 @@ class Settings(BaseSettings):
     key_rate: float = Field(50.0, ge=0, description="API requests a second of one key; 0: any")
     key_burst: int = Field(200, ge=1, description="API requests of one key that may come at once")
     queue: int = Field(10_000, ge=1, description="appends that may wait; then 503")
+
+    # -- for those who still read files ---------------------------------------------------------
+    thread_files: bool = Field(
+        default=False,
+        description="keep TMP/threads.json and its .backup: names and phone numbers in clear",
+    )
+    thread_files_seconds: float = Field(
+        60.0, gt=0, description="shortest time between two writings of threads.json"
+    )
 
     # -- the turn ------------------------------------------------------------------------------
     quiet_seconds: float = Field(5.0, ge=0, description="silence that ends a burst")
@@ -270,6 +283,11 @@ class Settings(BaseSettings):
     def bot_directory(self) -> Path:
         """Where the bot's log, keys and views are."""
         return self.data / self.bot
+
+    @property
+    def tmp_directory(self) -> Path:
+        """Where the bot's files for others are."""
+        return self.tmp if self.bot == _DEFAULT_BOT else self.tmp / self.bot
 
     @property
     def on_loopback(self) -> bool:

@@ -1,10 +1,13 @@
-"""The bulk process: `python -m app.worker rebuild|catch-up|past|export --data DIR --bot BOT …`.
+"""The bulk process: `python -m app.worker WORK --data DIR --bot BOT …`.
+
+WORK is `rebuild`, `catch-up`, `past`, `export` or `thread-files`.
 
 It does what would keep the server's one Python lock busy: niced, in a process of its own, started
 by `hilo serve` or by hand beside it. It can be killed at any moment and started again. `past`
 builds the models as they were at `--position` into the new file `--out`. `export` writes the log,
 or the one `--model` (as it was at `--position`, if that is given), to standard output as `--format`
-says, and nothing else; what goes wrong is the last line of standard error.
+says, and nothing else; what goes wrong is the last line of standard error. `thread-files` writes
+`threads.json` in `--tmp`, and with `--backup` its backup (`app.thread_files`).
 
 Standard output is JSON lines: `{"event": "progress", "position", "head", "events_per_second"}`, at
 the end one `{"event": "model", "model", "position", "switched", "parked"}` a model and
@@ -28,7 +31,7 @@ from typing import Final
 
 import msgspec
 
-from app import exporting, logs, stores
+from app import exporting, logs, stores, thread_files
 from app.bots import the_bot
 from app.projections import (
     MODELS,
@@ -66,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.nice(_NICENESS)
     gc.disable()  # millions of tuples and no cycles: looking for some takes a fifth of the time
     try:
-        installation = load(data=Path(options.data), bot=options.bot)
+        given = {"tmp": options.tmp} if options.tmp else {}
+        installation = load(data=Path(options.data), bot=options.bot, **given)
         settings = the_bot(installation)
         skips = ControlLedger(installation, settings.bot)
         return _work(options, settings, skips)
@@ -80,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m app.worker", description="Hilo's bulk work.")
-    parser.add_argument("work", choices=("rebuild", "catch-up", "past", "export"))
+    parser.add_argument("work", choices=("rebuild", "catch-up", "past", "export", "thread-files"))
     parser.add_argument("--data", required=True, help="directory of all bots' data")
     parser.add_argument("--bot", required=True, help="name of the bot")
     parser.add_argument(
@@ -89,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--position", type=int, default=0, help="for past: the moment")
     parser.add_argument("--out", type=Path, help="for past: the new file")
     exporting.add_arguments(parser)
+    thread_files.add_arguments(parser)
     return parser
 
 
@@ -104,6 +109,10 @@ def _work(options: argparse.Namespace, settings: Settings, skips: SkipLedger) ->
     try:
         if options.work == "export":
             return exporting.export(options, settings, log, models, skips.recorded())
+        if options.work == "thread-files":
+            written = thread_files.write(settings, log, backup=options.backup)
+            _say(event="done", **msgspec.structs.asdict(written))
+            return DONE
         if options.work == "past":
             return _past(options, log, models, skips)
         path = settings.bot_directory / "views.db"

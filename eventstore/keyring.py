@@ -273,6 +273,11 @@ class Keyring:
             self.evict(owner)
             self._store.wipe()
 
+    def destructions(self) -> int:
+        """Return a number that changes whenever a key or a person is destroyed, by whomever."""
+        with self._io:
+            return self._store.destructions()
+
     def generations(self, owner: str) -> list[int]:
         """Return the generations of which `owner` has a key, oldest first; none that expired."""
         with self._io:

@@ -37,7 +37,7 @@ class UserImport(RunHolder):
 
     def import_profile(self, profile: Sealed[e.Profile], *, as_of: Micros, now: Micros) -> Outcome:
         """Record name and labels, unless something newer is known. The caller has compared them."""
-        if self.state.profile is not None and not self._is_news(as_of):
+        if self.state.profile is not None and not self.is_news(as_of):
             return Nothing()
         return self._record(e.ProfileUpdated(profile=profile, at=as_of), now)
 
@@ -53,7 +53,7 @@ class UserImport(RunHolder):
                 return Nothing()
             return self._record(e.ThreadStarted(thread=thread, reason="first_time", at=at), now)
         old = s.thread.id
-        if old == thread or not old.startswith(LEGACY_THREAD) or not self._is_news(as_of):
+        if old == thread or not old.startswith(LEGACY_THREAD) or not self.is_news(as_of):
             return Nothing()
         left = e.ThreadReset(
             thread=old, reason="thread_changed", left_behind=s.thread.tokens, at=as_of
@@ -65,7 +65,7 @@ class UserImport(RunHolder):
     def import_activity(self, *, as_of: Micros, now: Micros) -> Outcome:
         """Move the client view's last activity to `as_of`, never back."""
         self._decide()
-        if not self._is_news(as_of):
+        if not self.is_news(as_of):
             return Nothing()
         thread = self.state.thread
         event = e.ActivityRecorded(
@@ -76,5 +76,6 @@ class UserImport(RunHolder):
         )
         return self._record(event, now)
 
-    def _is_news(self, as_of: int) -> bool:
+    def is_news(self, as_of: int) -> bool:
+        """Tell whether a file of that time may know what the log does not."""
         return as_of > self.state.activity_at

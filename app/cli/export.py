@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ from app.cli.output import Bar, bar
 from app.cli.recorded import Presenter
 from app.cli.selection import Selection, pages
 from app.exports import LOG_COLUMNS, Format, NoParquet, RowWriter, flat_event, writer
+from app.whole import whole_file
 
 if TYPE_CHECKING:
     from app.installation import Installation
@@ -126,23 +125,15 @@ def _opened(path: Path, target: Path) -> Iterator[BinaryIO]:
 @contextmanager
 def _whole(path: Path, target: Path) -> Iterator[BinaryIO]:
     """Give a file beside `target` that takes its place, durably, unless something is raised."""
+    begun = False
     try:
-        # Its mode is 0600: texts may be in it.
-        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    except OSError as error:
-        raise _unusable(path, error) from error
-    try:
-        with os.fdopen(descriptor, "wb") as file:
+        with whole_file(target) as file:  # its mode is 0600: texts may be in it
+            begun = True
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(target)
-        _sync(target.parent)
-    except BaseException as error:
-        Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise _unfinished(path, error, "it is as it was") from error
-        raise
+    except OSError as error:
+        raise (
+            _unfinished(path, error, "it is as it was") if begun else _unusable(path, error)
+        ) from error
 
 
 def _unusable(path: Path, error: OSError | RuntimeError) -> WrongUsage:
@@ -155,11 +146,3 @@ def _unusable(path: Path, error: OSError | RuntimeError) -> WrongUsage:
 
 def _unfinished(path: Path, error: OSError, state: str) -> CannotReach:
     return CannotReach(f"--output {path} could not be written whole ({error.strerror}): {state}")
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -97,7 +97,7 @@ class Importer:
         """Import a thread file or a guest memory: who it is, name and labels, thread, activity."""
         for done, entry in enumerate(file.entries):
             self._told(done, len(file.entries))
-            self._client(entry, entry.last_activity or file.taken_at or entry.created_at or 0)
+            self._client(entry, entry.last_activity or file.taken_at)
 
     def chat(self, file: ChatFile, person: Person, *, us: str | None) -> None:
         """Import an export of the chat with `person`; `us` is the author who is the business.
@@ -115,13 +115,15 @@ class Importer:
             self._messages(stream, owner, person, some)
             done += len(some)
 
-    def _client(self, entry: ClientEntry, as_of: int) -> None:
+    def _client(self, entry: ClientEntry, seen_at: int | None) -> None:
+        """Import one person, of whom the file tells what was at `seen_at`, if it says when."""
         stream, owner = self._stream(entry.person)
+        as_of = seen_at or entry.created_at or 0
 
         def command(user: User, now: Micros) -> list[str]:
             changed = []
             self._register(user, owner, entry.chat, now)
-            profile = self._profile(user, entry, owner)
+            profile = self._profile(user, entry, owner, as_of)
             if profile is not None:
                 sealed = self._seal(owner, stream, "profile", profile)
                 if isinstance(user.import_profile(sealed, as_of=Micros(as_of), now=now), Done):
@@ -131,8 +133,10 @@ class Importer:
                 linked = user.import_thread(entry.thread, as_of=Micros(as_of), at=begun, now=now)
                 if isinstance(linked, Done):
                     changed.append("threads")
-            if as_of and isinstance(user.import_activity(as_of=Micros(as_of), now=now), Done):
-                changed.append("activities")
+            active_at = seen_at or (as_of if "threads" in changed else 0)  # who began one was there
+            if active_at:
+                moved = user.import_activity(as_of=Micros(active_at), now=now)
+                changed += ["activities"] if isinstance(moved, Done) else []
             return changed
 
         changed = self._do(stream, command)
@@ -210,15 +214,22 @@ class Importer:
         if user.state.contact is None:
             user.register(GATEWAY, self._seal(owner, user.stream, "chat", chat), now=now)
 
-    def _profile(self, user: User, entry: ClientEntry, owner: str) -> Profile | None:
-        """Return what the person's profile would be, None if it is that already."""
-        if entry.name is None and entry.labels is None:
+    def _profile(self, user: User, entry: ClientEntry, owner: str, as_of: int) -> Profile | None:
+        """Return what the person's profile would be, None if it is that already.
+
+        What people call themselves comes with their messages: a file that knows of none that is
+        newer has no news of it.
+        """
+        name = entry.name
+        if name is None and (user.is_news(as_of) or not user.state.activity_at):
+            name = entry.user_name
+        if name is None and entry.labels is None:
             return None
         known, sealed = Profile(), user.state.profile
         if sealed is not None:
             known = self._sealer.open(owner, user.stream, "profile", sealed, Profile)
         profile = Profile(
-            name=known.name if entry.name is None else entry.name,
+            name=known.name if name is None else name,
             labels=known.labels if entry.labels is None else entry.labels,
         )
         return None if sealed is not None and profile == known else profile

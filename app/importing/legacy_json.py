@@ -192,7 +192,8 @@ def _entry(found: _Found) -> ClientEntry:
         line=found.line,
         person=person,
         chat=chat,
-        name=_first_text(member.name, member.user_name),
+        name=_text(member.name),
+        user_name=_text(member.user_name),
         labels=None if labels is None else tuple(dict.fromkeys(_label(one) for one in labels)),
         thread=(member.thread_id or "").strip(),
         created_at=_instant("createdAt", member.created_at),
@@ -220,8 +221,8 @@ def _label(label: str | _Label) -> str:
     return label if isinstance(label, str) else label.name
 
 
-def _first_text(*texts: str | None) -> str | None:
-    return next((text.strip() for text in texts if text and text.strip()), None)
+def _text(text: str | None) -> str | None:
+    return (text or "").strip() or None
 
 
 def _instant(field: str, value: str | int | None) -> int | None:

@@ -36,7 +36,9 @@ class ClientEntry(msgspec.Struct, frozen=True):
     chat: str
     """The chat's id at the gateway."""
     name: str | None = None
-    """None: the file says nothing of it."""
+    """What they are called in the address book; None: the file says nothing of it."""
+    user_name: str | None = None
+    """What they call themselves."""
     labels: tuple[str, ...] | None = None
     thread: str = ""
     """The conversation's id; empty if the format has none."""

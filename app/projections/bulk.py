@@ -17,7 +17,7 @@ import structlog
 
 _log = structlog.get_logger(__name__)
 
-Work = Literal["rebuild", "catch-up", "export"]
+Work = Literal["rebuild", "catch-up", "export", "thread-files"]
 
 
 def worker_command(bot_directory: Path, work: Work, models: Sequence[str]) -> list[str]:

@@ -47,14 +47,16 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "app.gateways": ENTRANCE,  # adapters know the ports they implement, and nobody knows adapters
     "app.simulators": frozenset({FOUNDATION}),  # strangers to the bot, as the real ones are
     "app.api": ENTRANCE | {"app.exports"},
-    "app.jobs": ENTRANCE,
+    "app.jobs": ENTRANCE | {"app.thread_files"},
     "app.installation": CONVERSATION,  # what is on the disk, opened to be read
     "app.importing": ENTRANCE,
     "app.outside": ENTRANCE | {"app.gateways"},  # the world of one bot
-    "app.bootstrap": COMPOSED | {"app.outside", "app.skips"},  # the parts of a bot
+    "app.bootstrap": COMPOSED
+    | {"app.outside", "app.skips", "app.thread_files"},  # the parts of a bot
     "app.bot": COMPOSED | {"app.bootstrap", "app.outside"},  # those, running
     "app.exports": CONVERSATION,  # rows and formats
     "app.exporting": CONVERSATION | {"app.exports"},  # an export, in the worker
+    "app.thread_files": CONVERSATION,  # the thread map as a file
     "app.control_log": PROJECTIONS,  # the installation's own log, as it is decided upon
     "app.control": PROJECTIONS | {"app.control_log"},  # what operators did, and what was opened
     "app.skips": CONVERSATION | {"app.control"},  # what of it the read models ask
@@ -69,7 +71,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "app.node": COMPOSED  # the bots of one process, and their door
     | {"app.access", "app.bot", "app.outside", "app.reads"},
     "app.serving": COMPOSED | {"app.control", "app.node"},  # that process
-    "app.worker": COMPOSED | {"app.exporting", "app.skips"},
+    "app.worker": COMPOSED | {"app.exporting", "app.skips", "app.thread_files"},
     "app.demo": COMPOSED,
     "app.cli": COMMANDS,
     "app.__main__": COMMANDS | {"app.cli"},

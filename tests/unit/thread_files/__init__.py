@@ -1,0 +1,1 @@
+"""Tests of what `threads.json` holds and how it is replaced."""
