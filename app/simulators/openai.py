@@ -1,19 +1,15 @@
 """An OpenAI-compatible server: conversations, responses, models, audio, and its own account."""
 
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from email import message_from_bytes
 from typing import cast
 
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.simulators.audio import silence
-from app.simulators.faults import Fault, FaultBoard, FaultGate, fault_of, fault_routes
+from app.simulators.faults import Fault, fault_of
 from app.simulators.openai_input import (
     CreateConversation,
     CreateItems,
@@ -26,12 +22,12 @@ from app.simulators.openai_input import (
 from app.simulators.openai_runs import Pace, Runs, locked
 from app.simulators.openai_state import OpenAIState
 from app.simulators.openai_stream import EventStream
+from app.simulators.vendor import Vendor
 from app.simulators.web import (
     Handler,
     Json,
     VendorError,
     choice,
-    door,
     number,
     read_body,
     read_json,
@@ -67,7 +63,7 @@ def error_body(error: VendorError) -> Json:
     }
 
 
-class OpenAISimulator:
+class OpenAISimulator(Vendor):
     """The server, as an ASGI application.
 
     `key`: the only bearer token accepted; without it, any. `seed`: makes ids, latencies and
@@ -85,22 +81,14 @@ class OpenAISimulator:
         self.state = state or OpenAIState.fresh(seed)
         rng = random.Random(seed)
         self.runs = Runs(self.state, pace or Pace(), rng)
-        self.faults = FaultBoard(rng)
         self._key = key
-        app = door(self._routes(), error_body, lifespan=self._living)
-        self._app: ASGIApp = FaultGate(app, self.faults, error_body)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request (ASGI)."""
-        await self._app(scope, receive, send)
+        super().__init__(error_body, rng)
 
     def hang_up(self) -> None:
         """Answer every long-poll now: the server is about to stop."""
         self.runs.changed.end()
 
-    @asynccontextmanager
-    async def _living(self, _: Starlette) -> AsyncIterator[None]:
-        yield
+    async def _end(self) -> None:
         await self.runs.close()
 
     def _routes(self) -> list[Route]:
@@ -134,7 +122,6 @@ class OpenAISimulator:
         return [
             *(Route(path, self._checked(do), methods=[verb]) for verb, path, do in vendor),
             *(Route(path, do, methods=[verb]) for verb, path, do in own),
-            *fault_routes(self.faults),
         ]
 
     def _checked(self, handler: Handler) -> Handler:

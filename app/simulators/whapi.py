@@ -5,23 +5,18 @@ import binascii
 import random
 import re
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import msgspec
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.simulators.faults import FaultBoard, FaultGate, fault_routes
+from app.simulators.vendor import Vendor
 from app.simulators.web import (
     Handler,
     Json,
     VendorError,
     choice,
-    door,
     number,
     read_body,
     read_json,
@@ -91,7 +86,7 @@ def error_body(error: VendorError) -> Json:
     return {"error": shown}
 
 
-class WhapiSimulator:
+class WhapiSimulator(Vendor):
     """The server, as an ASGI application.
 
     `token`: the bearer token that is required; without it, none. `seed`: makes ids, duplicates
@@ -104,24 +99,16 @@ class WhapiSimulator:
         self.state = state or WhapiState.fresh(seed)
         rng = random.Random(seed)
         self.postman = Postman(rng, self.state.undelivered)
-        self.faults = FaultBoard(rng)
         self.settings = Settings(self.postman)
         self.phones = Phones(self.state, self.postman, self.settings)
         self._token = token
-        app = door(self._routes(), error_body, lifespan=self._living)
-        self._app: ASGIApp = FaultGate(app, self.faults, error_body)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request (ASGI)."""
-        await self._app(scope, receive, send)
+        super().__init__(error_body, rng)
 
     def hang_up(self) -> None:
         """Answer every long-poll now: the server is about to stop."""
         self.phones.changed.end()
 
-    @asynccontextmanager
-    async def _living(self, _: Starlette) -> AsyncIterator[None]:
-        yield
+    async def _end(self) -> None:
         await self.postman.close()
         self.state.undelivered = self.postman.undelivered()
 
@@ -150,7 +137,6 @@ class WhapiSimulator:
             *(Route(path, self._checked(do), methods=[verb]) for verb, path, do in vendor),
             Route("/files/{id}", self.get_media, methods=["GET"]),
             *self.phones.routes(),
-            *fault_routes(self.faults),
         ]
 
     def _checked(self, handler: Handler) -> Handler:
