@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import closing
+from functools import partial
 from queue import SimpleQueue
 from typing import Final
 
@@ -16,7 +17,7 @@ from bench.peers.eventsourcing_runner import Runner
 from bench.people import EVENTS_PER_TURN
 from bench.plan import Plan
 from bench.postgres import databases, library_settings
-from bench.rows.reading import no_collection
+from bench.rows.reading import no_collection, rebuilt
 from eventstore.sqlite import SQLiteLog
 from eventstore.types import Position
 
@@ -37,15 +38,7 @@ def rebuilding_all(plan: Plan) -> list[Row]:
         settings = library_settings(server.database())
         runner = Runner(settings, peer_events, plan.sets.scratch("peer") / "default")
         with no_collection(), closing(SQLiteLog(data.directory / "log.db")) as log:
-
-            def ours() -> float:
-                with closing(Views(plan.sets.scratch("views") / "views.db")) as views:
-                    start = time.perf_counter()
-                    outcomes = rebuild(views, log, MODELS)
-                    spent = time.perf_counter() - start
-                assert all(outcome.position == data.events for outcome in outcomes)
-                return data.events / spent
-
+            ours = partial(rebuilt, plan, log, MODELS)
             rounds = interleaved(ours, runner.run, plan.rounds)
     ratio = compare(
         "rebuild-all",

@@ -7,9 +7,10 @@ import gc
 import itertools
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ from app.aggregates.events import USER_EVENTS
 from app.conversation.kinds import USERS
 from app.conversation.repository import Repository
 from app.projections import THREAD_MAP, TOKEN_TOTALS, Views, rebuild
+from app.projections.model import ReadModel
 from bench.datasets import append_history, thousands
 from bench.measuring import Arm, Row, compare, interleaved
 from bench.people import EVENTS_PER_TURN, Person, TurnMaker, open_keyring
@@ -105,21 +107,24 @@ def _raw(path: Path, person: Person, loads: int) -> Arm:
     return load
 
 
+def rebuilt(plan: Plan, log: SQLiteLog, models: Sequence[ReadModel]) -> float:
+    """Build read models from nothing; return how many events of the log they passed a second."""
+    end = log.head().position
+    with closing(Views(plan.sets.scratch("views") / "views.db")) as views:
+        start = time.perf_counter()
+        outcomes = rebuild(views, log, models)
+        spent = time.perf_counter() - start
+    assert all(outcome.position == end for outcome in outcomes)
+    return end / spent
+
+
 def rebuilding(plan: Plan) -> list[Row]:
     """Thread map and token totals from nothing, against reading and decoding what they want."""
     data = plan.sets.long
     types = tuple({stored_name(cls): None for model in FIRST_TWO for cls in model.events})
     scanned = _Scan(data.directory / "log.db", data.events, types)
     with no_collection(), closing(SQLiteLog(data.directory / "log.db")) as log:
-
-        def ours() -> float:
-            with closing(Views(plan.sets.scratch("views") / "views.db")) as views:
-                start = time.perf_counter()
-                outcomes = rebuild(views, log, FIRST_TWO)
-                spent = time.perf_counter() - start
-            assert all(outcome.position == data.events for outcome in outcomes)
-            return data.events / spent
-
+        ours = partial(rebuilt, plan, log, FIRST_TWO)
         ours(), scanned()
         rounds = interleaved(ours, scanned, plan.rounds)
     return [
