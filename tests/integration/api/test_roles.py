@@ -14,30 +14,11 @@ from app.api.server import Numbers, Readiness, create_app
 from tests.integration.api.conftest import Client
 from tests.integration.cli.house import ANA, House
 from tests.integration.turns.stage import Stage
+from tests.unit.api.no_keys import NoKeys
 
 Key = Callable[..., dict[str, str]]
 OPEN = {"/healthz", "/readyz", "/metrics"}
 """What needs no key: it says nothing of anybody."""
-
-
-class NoKeys:
-    def any(self) -> bool:
-        return False
-
-    def is_good(self, key_id: str) -> bool:
-        return False
-
-    def find(self, token: str) -> None:
-        return None
-
-    def may_be_new(self, token: str) -> bool:
-        return False
-
-    def look_again(self) -> None:
-        raise AssertionError
-
-    def used(self, key: object) -> None:
-        raise AssertionError
 
 
 APP = create_app(

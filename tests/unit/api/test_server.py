@@ -4,32 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from app.aggregates.access import AccessKey
 from app.api.callers import Gate
 from app.api.server import Numbers, Readiness, create_app
 from tests.unit.api.asgi import Answer, ask
-
-
-class NoKeys:
-    """An installation without any key."""
-
-    def any(self) -> bool:
-        return False
-
-    def is_good(self, key_id: str) -> bool:
-        return False
-
-    def find(self, token: str) -> None:
-        return None
-
-    def may_be_new(self, token: str) -> bool:
-        return False
-
-    def look_again(self) -> None:
-        raise AssertionError
-
-    def used(self, key: AccessKey) -> None:
-        raise AssertionError
+from tests.unit.api.no_keys import NoKeys
 
 
 async def get(path: str, method: str = "GET", reason: str = "") -> Answer:
