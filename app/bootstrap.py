@@ -18,6 +18,7 @@ from app.aggregates.user_state import UserState
 from app.caches import Expiring, Figures, Registry
 from app.conversation.activity import Activity
 from app.conversation.agenda import Open, open_work
+from app.conversation.asked import Asked
 from app.conversation.client_cache import ClientCache, Kept
 from app.conversation.crash import CrashPoints
 from app.conversation.delivering import Delivering
@@ -194,7 +195,9 @@ class Parts:
             limit=self.settings.client_cache, ttl=self.settings.client_cache_hours * 3600
         )
         self.clients = ClientCache(kept, views=self.views, users=self.users, readers=self.readers)
+        self.asked = Asked.owned(self.settings.bot_directory / "hooks.db")
         self.profiles = Profiles(
+            asked=self.asked,
             users=self.users,
             messenger=self.outside.messenger,
             clients=self.clients,

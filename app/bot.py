@@ -22,6 +22,9 @@ DRAIN_SECONDS = 10.0
 FLUSH_SECONDS = 5.0
 """Longest time for records of activity at shutdown: those left are due after the next start."""
 
+PROFILE_SECONDS = 2.0
+"""Longest time for profiles that are to be read: those left are read after the next start."""
+
 MICROS_PER_SECOND = 1_000_000
 
 
@@ -41,6 +44,7 @@ class Bot(Parts):
         self.nodes.listen(self._nodes_changed)
         await self.gateway.look(GATEWAY_STREAM)
         await self.todo.start()
+        await self.profiles.start()
         self.follower.start()
         for work in (
             self.nodes.keep_beating(),
@@ -74,6 +78,7 @@ class Bot(Parts):
             await self.thread_files.close()
         await self._drain()
         await self._flush_activity()
+        await self._unless_hurried(self.profiles.drain(), PROFILE_SECONDS)
         self.slots.leave()
         working = (*self._tasks, *self._looks)
         for task in working:
@@ -96,6 +101,7 @@ class Bot(Parts):
         self.writer.close()
         self.readers.shutdown()
         self.checkpoint.close()
+        self.asked.close()
         self.views.close()
         self.keyring.close()
         self.log.close()
@@ -139,6 +145,7 @@ class Bot(Parts):
             "clock_skew_seconds": self.nodes.skew / MICROS_PER_SECOND,
             **{name: float(n) for name, n in self.turns.counts.items()},
             "profiles_waiting": len(self.profiles),
+            "profiles_failed": self.profiles.failed,
             "identity_clashes": self.keyring.clashes,
             **self.follower.numbers(),
             **({} if self.thread_files is None else self.thread_files.numbers()),

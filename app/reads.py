@@ -127,7 +127,7 @@ class RunningBot:
         loop = asyncio.get_running_loop()
         pseudonym = await loop.run_in_executor(self.readers, self._pseudonym_of, person)
         if pseudonym is not None:
-            self._bot.profiles.read_again(user_stream(pseudonym))
+            await self._bot.profiles.read_again(user_stream(pseudonym))
         return pseudonym
 
     def _pseudonym_of(self, person: str) -> str | None:

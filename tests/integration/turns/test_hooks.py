@@ -6,8 +6,9 @@ import httpx2
 import pytest
 from structlog.testing import capture_logs
 
-from app import access
+from app import access, bot
 from app.aggregates import events as e
+from app.conversation import profiles
 from tests.integration.turns.stage import Stage
 
 ANA = "15550103401"
@@ -151,3 +152,77 @@ async def test_only_a_hook_s_key_opens_it_once_there_are_keys(stage: Stage, know
     for role, status in (("hook", 200), ("auditor", 403)):
         answer = await update(stage, body, authorization=f"Bearer {tokens[role]}")
         assert answer.status_code == status
+
+
+async def restart(stage: Stage) -> None:
+    """Stop the bot in good order, and start it again."""
+    await stage.stop_bot()
+    await stage.start_bot(**HOUR)
+
+
+async def test_what_waits_at_a_shutdown_is_read_after_the_next_start(
+    stage: Stage, known: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bot, "PROFILE_SECONDS", 0.1)
+    await rename(stage, "Ana de Prueba")
+    await stage.outside.break_whapi(CHATS, "status", status=500, times=1000)
+    assert (await update(stage, {"userId": ANA})).status_code == 200
+    with capture_logs() as lines:
+        await restart(stage)
+    told = [line for line in lines if line["event"] == "HOOK_UPDATE"]
+    assert [line.get("left_for_next_start") for line in told] == [1, None]
+    assert [line.get("left_from_before") for line in told] == [None, 1]
+    assert stage.bot.numbers()["profiles_waiting"] == 1
+    await stage.outside.mend()
+    await restart(stage)
+    await done(stage)
+    assert (await shown(stage, known))[0] == "Ana de Prueba"
+    await restart(stage)
+    assert stage.bot.numbers()["profiles_waiting"] == 0, "what is done is not done again"
+
+
+async def test_a_shutdown_waits_a_moment_for_what_is_being_read(stage: Stage, known: str) -> None:
+    await rename(stage, "Ana de Prueba")
+    await stage.outside.break_whapi(CHATS, "status", status=500, times=1)
+    assert (await update(stage, {"userId": ANA})).status_code == 200
+    with capture_logs() as lines:
+        await stage.stop_bot()
+    assert [line["event"] for line in lines if "updated" in line] == ["HOOK_UPDATE"]
+    await stage.start_bot(**HOUR)
+    assert (await shown(stage, known))[0] == "Ana de Prueba"
+
+
+async def test_a_gateway_that_is_down_puts_it_off_until_it_is_back(
+    stage: Stage, known: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(profiles, "LATER_SECONDS", 0.05)
+    await rename(stage, "Ana de Prueba")
+    await stage.outside.break_whapi(CHATS, "status", status=503, times=profiles.ATTEMPTS + 1)
+    with capture_logs() as lines:
+        assert (await update(stage, {"userId": ANA})).status_code == 200
+        await done(stage)
+    errors = [line for line in lines if line["event"] == "HOOK_ERROR"]
+    assert [(line["error"], line["fallback"]) for line in errors] == [("http_503", "later")]
+    assert (await shown(stage, known))[0] == "Ana de Prueba"
+
+
+async def test_whoever_asks_again_is_not_kept_waiting_by_what_failed_before(
+    stage: Stage, known: str
+) -> None:
+    await rename(stage, "Ana de Prueba")
+    await stage.outside.break_whapi(CHATS, "status", status=503, times=profiles.ATTEMPTS)
+    with capture_logs() as lines:
+        assert (await update(stage, {"userId": ANA})).status_code == 200
+        await stage.until(lambda: any(line.get("fallback") == "later" for line in lines))
+    assert (await update(stage, {"userId": ANA})).status_code == 200
+    await done(stage)
+    assert (await shown(stage, known))[0] == "Ana de Prueba"
+
+
+async def test_what_cannot_be_kept_is_not_promised(stage: Stage, known: str) -> None:
+    stage.bot.asked.close()
+    with capture_logs() as lines:
+        answer = await update(stage, {"userId": known})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert [line["error"] for line in lines if line["event"] == "HOOK_ERROR"] == ["LogUnavailable"]
+    assert stage.bot.numbers()["profiles_waiting"] == 0
