@@ -12,7 +12,7 @@ Golden bytes of every type and version are kept in `tests/golden/` and decode fo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -115,6 +115,17 @@ class Codec:
     def classes(self) -> tuple[type[Event], ...]:
         """The registered classes, in the order of registration."""
         return tuple(self._names)
+
+
+def correlation_mark(correlation: str) -> bytes:
+    """Return bytes that are in the state of every event of a correlation id, of any schema.
+
+    Others may hold them, too: decode what was found.
+    """
+    return _mark("cor") + _mark(correlation)
+
+
+_mark: Final[Callable[[str], bytes]] = msgspec.msgpack.Encoder().encode
 
 
 def _upcasting_decoder(cls: type[Event], schema: int) -> Callable[[bytes], Event]:

@@ -127,15 +127,24 @@ class PostgresLog(PostgresAppends, LogQueries):
         types: Sequence[str] | None = None,
     ) -> list[PlainRow]:
         """Return what `read` returns as plain tuples in the order of `Recorded`'s fields."""
+        if types is None:
+            return self._page("read_all", (), after, up_to, limit)
+        return self._page("read_types", (texts(types),), after, up_to, limit)
+
+    def _page(
+        self,
+        query: str,
+        wanted: Sequence[object],
+        after: Position,
+        up_to: Position | None,
+        limit: int,
+    ) -> list[PlainRow]:
         end: int = END if up_to is None else up_to
-        query, extra = "read_all", ()
-        if types is not None:
-            query, extra = "read_types", (texts(types),)  # type: ignore[assignment]
-        rows = self._ask(query, (after, end, *extra, limit))
+        rows = self._ask(query, (after, end, *wanted, limit))
         if rows and len(rows) == limit:
             last = self._ask("last_of_append", {"position": rows[-1][0]})[0][0]  # type: ignore[arg-type]
             if last > rows[-1][0]:
-                rows += self._ask(query, (rows[-1][0], min(last, end), *extra, None))
+                rows += self._ask(query, (rows[-1][0], min(last, end), *wanted, None))
         if rows:
             self._lineage.saw(rows[-1][0], rows[-1][6])
         return rows

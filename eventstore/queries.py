@@ -48,6 +48,17 @@ class LogQueries(ABC):
     ) -> list[PlainRow]:
         """Return what `read` returns as plain tuples in the order of `Recorded`'s fields."""
 
+    @abstractmethod
+    def _page(
+        self,
+        query: str,
+        wanted: Sequence[object],
+        after: Position,
+        up_to: Position | None,
+        limit: int,
+    ) -> list[PlainRow]:
+        """Return about `limit` rows of a query by position, and the rest of the last append."""
+
     def read(
         self,
         *,
@@ -58,6 +69,13 @@ class LogQueries(ABC):
     ) -> list[Recorded]:
         """Return about `limit` events, oldest first; a page never splits an append."""
         rows: list[Any] = self.read_rows(after=after, up_to=up_to, limit=limit, types=types)
+        return [Recorded(*row) for row in rows]
+
+    def read_holding(
+        self, part: bytes, *, after: Position, up_to: Position, limit: int
+    ) -> list[Recorded]:
+        """Return, as `read` does, the events whose state holds these bytes anywhere."""
+        rows: list[Any] = self._page("read_holding", (part,), after, up_to, limit)
         return [Recorded(*row) for row in rows]
 
     def head(self) -> Head:

@@ -122,19 +122,27 @@ class SQLiteLog(SQLiteAppends, LogQueries):
         types: Sequence[str] | None = None,
     ) -> list[PlainRow]:
         """Return what `read` returns as plain tuples in the order of `Recorded`'s fields."""
+        if types is None:
+            return self._page("read_all", (), after, up_to, limit)
+        return self._page("read_types", types, after, up_to, limit)
+
+    def _page(
+        self,
+        query: str,
+        wanted: Sequence[object],
+        after: Position,
+        up_to: Position | None,
+        limit: int,
+    ) -> list[PlainRow]:
         end: int = END if up_to is None else up_to
-        query = SQL["read_all"]
-        extra: tuple[str, ...] = ()
-        if types is not None:
-            query = SQL["read_types"].replace("/*types*/", ",".join("?" * len(types)))
-            extra = tuple(types)
+        text = SQL[query].replace("/*types*/", ",".join("?" * len(wanted)))
         with self._read() as cursor:
-            rows = cursor.execute(query, (after, end, *extra, limit)).fetchall()
+            rows = cursor.execute(text, (after, end, *wanted, limit)).fetchall()
             if rows and len(rows) == limit:
                 last = cursor.execute(SQL["last_of_append"], (rows[-1][0],)).fetchone()[0]
                 if last > rows[-1][0]:
-                    rest = (rows[-1][0], min(last, end), *extra, -1)
-                    rows += cursor.execute(query, rest).fetchall()
+                    rest = (rows[-1][0], min(last, end), *wanted, -1)
+                    rows += cursor.execute(text, rest).fetchall()
         return rows
 
     def scan(

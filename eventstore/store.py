@@ -100,6 +100,14 @@ class LogReader(Protocol):
         About `limit` events: a page never splits an append, so it may be a little longer.
         """
 
+    def read_holding(
+        self, part: bytes, *, after: Position, up_to: Position, limit: int
+    ) -> list[Recorded]:
+        """Return, as `read` does, the events whose state holds these bytes anywhere.
+
+        Every event in between is looked at: it is `up_to` that bounds the time.
+        """
+
     def scan(
         self, *, after: Position, up_to: Position, types: Sequence[str]
     ) -> list[tuple[int, int, str, int, bytes]]:

@@ -104,9 +104,10 @@ class Gate:
         given = request.headers.get("authorization")
         scheme, _, token = (given or "").partition(" ")
         try:
-            key = await self._look_for(scheme, token.strip())
             if given is None and await to_thread.run_sync(self._is_open_to, request):
                 return Caller("local", "local")
+            bearer = scheme.lower() == "bearer" and token.strip()
+            key = await self._look_for(bearer) if bearer else None
         except EventStoreError:
             raise ProblemError(_CANNOT_TELL, headers={"retry-after": "5"}) from None
         if key is None:
@@ -133,16 +134,14 @@ class Gate:
         self.refused[reason] += 1
         return ProblemError(problem, headers=headers)
 
-    async def _look_for(self, scheme: str, token: str) -> AccessKey | None:
-        key = await to_thread.run_sync(self._find, scheme, token)
+    async def _look_for(self, token: str) -> AccessKey | None:
+        key = await to_thread.run_sync(self._find, token)
         if key is None and self._keys.may_be_new(token):
             await self._again()
-            key = await to_thread.run_sync(self._find, scheme, token)
+            key = await to_thread.run_sync(self._find, token)
         return key
 
-    def _find(self, scheme: str, token: str) -> AccessKey | None:
-        if scheme.lower() != "bearer" or not token:
-            return None
+    def _find(self, token: str) -> AccessKey | None:
         key = self._keys.find(token)
         if key is not None:
             try:

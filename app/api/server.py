@@ -6,7 +6,7 @@ FastAPI serves everything where somebody waits; webhooks are taken before it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from fastapi import FastAPI, Request, Response
 from msgspec.json import schema_components
@@ -54,6 +54,10 @@ class Readiness(BaseModel):
     waiting: int = Field(description="appends that are not durable yet", examples=[0])
     reason: str = Field(default="", description="what keeps which bot from being ready")
     bots: list[BotReadiness] = []
+
+
+COMPRESSION: Final = 3
+"""Of gzip: a page of 100 events takes 0.1 ms instead of 0.7 ms at 9, and is a twelfth larger."""
 
 
 class Numbers(NamedTuple):
@@ -156,7 +160,7 @@ def create_app(
         return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
 
     app.state.bots, app.state.gate, app.state.streams = bots, gate, {}
-    app.add_middleware(GZipMiddleware, minimum_size=1000)
+    app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=COMPRESSION)
     app.add_middleware(BoundedBodies)
     for router in (
         hooks.router,

@@ -43,6 +43,7 @@ _REASONS: Final[dict[type[Exception], str]] = {
     CannotUnseal: "cannot unseal",
 }
 _MARKED: Final = "sealed"
+_PLAIN: Final = frozenset({str, int, bytes, bool, type(None)})
 
 
 class Presenter:
@@ -86,20 +87,21 @@ class Presenter:
     def _value(self, stream: StreamName, name: str, value: object, kind: type[Any]) -> object:
         if not isinstance(value, Sealed):
             return plain(value)
-        marked: Json = {_MARKED: plain(value)}
         if self._sealer is None:
-            return marked
+            return {_MARKED: plain(value)}
         try:
             opened = self._sealer.open(owner_of(stream), stream, name, value, kind)
         except (Forgotten, KeyExpired, KeyMissing, CannotUnseal) as error:
             reason = _REASONS[type(error)]
             self.unopened[reason] += 1
-            return marked | {"unopened": reason}
+            return {_MARKED: plain(value), "unopened": reason}
         return plain(opened)
 
 
 def plain(value: object) -> object:
     """Return a struct as a map of its attribute names, recursively; everything else as it is."""
+    if type(value) in _PLAIN:  # most of them
+        return value
     match value:
         case msgspec.Struct():
             return {name: plain(getattr(value, name)) for name in value.__struct_fields__}

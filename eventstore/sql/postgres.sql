@@ -48,6 +48,12 @@ SELECT e.position, s.name, e.version, e.type, e.recorded_at, e.key, e.append_id,
          ORDER BY position LIMIT %s) e
   JOIN streams s ON s.id = e.stream_id ORDER BY e.position;
 
+-- read_holding: The log, only what holds some bytes in its state, oldest first.
+SELECT e.position, s.name, e.version, e.type, e.recorded_at, e.key, e.append_id, e.state
+  FROM (SELECT * FROM events WHERE position > %s AND position <= %s AND position(%s IN state) > 0
+         ORDER BY position LIMIT %s) e
+  JOIN streams s ON s.id = e.stream_id ORDER BY e.position;
+
 -- scan_types: Some types of the log for a read model, oldest first. Streams by number.
 SELECT position, stream_id, type, recorded_at, state FROM events
  WHERE position > %s AND position <= %s AND type = ANY (%s) ORDER BY position;

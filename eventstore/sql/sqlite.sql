@@ -122,6 +122,11 @@ SELECT e.position, s.name, e.version, e.type, e.recorded_at, e.key, e.append_id,
   FROM events e CROSS JOIN streams s ON s.id = e.stream_id
  WHERE e.position > ? AND e.position <= ? AND e.type IN (/*types*/) ORDER BY e.position LIMIT ?;
 
+-- read_holding: The log, only what holds some bytes in its state, oldest first.
+SELECT e.position, s.name, e.version, e.type, e.recorded_at, e.key, e.append_id, e.state
+  FROM events e CROSS JOIN streams s ON s.id = e.stream_id
+ WHERE e.position > ? AND e.position <= ? AND instr(e.state, ?) > 0 ORDER BY e.position LIMIT ?;
+
 -- scan_types: Some types of the log for a read model, oldest first. Streams by number.
 SELECT position, stream_id, type, recorded_at, state FROM events
  WHERE position > ? AND position <= ? AND type IN (/*types*/) ORDER BY position;

@@ -91,6 +91,23 @@ def test_a_filtered_read_passes_over_all_else(log: LogStore) -> None:
     assert log.read(types=["said"]) == []
 
 
+def test_what_holds_some_bytes_is_found_and_its_append_kept_whole(log: LogStore) -> None:
+    write(log, append(ANA, 0, event("a run_1"), event("of no run"), event("run_1, run_2")))
+    write(log, append(BEN, 0, event("run_1"), event("b run_1 b"), event("run_1")))
+
+    def found(part: bytes, *, after: int = 0, up_to: int = 6, limit: int = 9) -> list[int]:
+        events = log.read_holding(part, after=Position(after), up_to=Position(up_to), limit=limit)
+        assert events == [e for e in whole(log) if e.position in {f.position for f in events}]
+        return [e.position for e in events]
+
+    assert found(b"run_1") == [1, 3, 4, 5, 6]
+    assert found(b"run_1", limit=1) == [1, 3]
+    assert found(b"run_1", after=3, limit=2) == [4, 5, 6]
+    assert found(b"run_1", after=1, up_to=4) == [3, 4]
+    assert found(b"run_2") == [3]
+    assert found(b"\xff\x00") == []
+
+
 @pytest.mark.parametrize("beyond", [0, 100_000], ids=["narrow", "wide"])
 def test_a_scan_finds_the_wanted_types_between_two_positions(log: LogStore, beyond: int) -> None:
     for stream in (ANA, BEN):

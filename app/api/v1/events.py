@@ -7,7 +7,8 @@ read them, and stay sealed for the others.
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -15,7 +16,8 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from app.aggregates.catalogue import EVENT_CLASSES
 from app.api.callers import Caller, needs
-from app.api.problem import Problem, ProblemError
+from app.api.problem import ProblemError
+from app.api.v1.paging import Question, found, stored_types
 from app.api.v1.reading import (
     MOMENT,
     AsOf,
@@ -26,20 +28,14 @@ from app.api.v1.reading import (
     opened_cursor,
     page_cursor,
     read_for,
-    user_stream,
 )
 from app.api.v1.showing import answers
+from app.asof import as_of
 from app.projections.presenting import Presenter
 from app.projections.timeline import Moment, timeline
-from eventstore.codec import Codec
-from eventstore.store import LogReader
-from eventstore.types import Position, Recorded, StreamName, Version
+from eventstore.types import Position, Recorded
 
 router = APIRouter(prefix="/v1/events", tags=["events"])
-_PAGE: Final = 1000
-SEARCHED: Final = 20_000
-"""Positions that one request looks through for what no index finds."""
-
 Reader = Annotated[Caller, Depends(needs("events"))]
 TYPES: Final = sorted({cls.type_name or cls.__name__ for cls in EVENT_CLASSES})
 Types = Annotated[
@@ -77,25 +73,6 @@ class EventDetail(msgspec.Struct, frozen=True):
     caused: list[dict[str, Any]]
     chain: list[int]
     """Positions of everything that belongs together with it, itself included."""
-
-
-class _Question(msgspec.Struct, frozen=True):
-    """What a page is asked for; its digest ties cursors to it."""
-
-    bot: str
-    user: str | None
-    types: tuple[str, ...]
-    correlation: str | None
-    after: int
-    up_to: int
-
-    def digest(self) -> bytes:
-        return hashlib.blake2b(msgspec.msgpack.encode(self), digest_size=6).digest()
-
-    def takes(self, event: Recorded, codec: Codec) -> bool:
-        if self.types and event.type not in self.types:
-            return False
-        return self.correlation is None or _correlation(event, codec) == self.correlation
 
 
 _EVENT: Final = {
@@ -143,23 +120,27 @@ async def list_events(  # noqa: PLR0913 - every filter is a parameter
 ) -> Response:
     """Return events in the order of the log, oldest first."""
     read = read_for(request, caller, bot)
-    end = await read.position(until, min_position)
-    start = Position(0) if since is None else await read.position(since)
-    types = await read.run(lambda: stored_types(read, type))
-    up_to = end if until is not None else Position(2**62)
-    question = _Question(read.bot.name, user, types, correlation, start, up_to)
-    tag = question.digest()
-    if cursor is not None:
-        start = await read.run(lambda: opened_cursor(cursor, tag, read.bot.log))
+    log = read.bot.log
+    types = stored_types(read.bot.codec, type)
+    await read.reflected(lambda: log.head().position, min_position)
 
-    def page() -> EventPage:
-        found, reached = _page(read, question, start, end, limit)
-        present = presenter(read)
-        more = reached < end
-        following = page_cursor(read.bot.log.cursor_at(reached), tag) if more else None
-        return EventPage(end, [present.as_json(event) for event in found], following)
+    def asked() -> tuple[Position, Callable[[], EventPage]]:
+        end = as_of(log, until)
+        after = Position(0) if since is None else as_of(log, since)
+        up_to = end if until is not None else Position(2**62)
+        question = Question(read.bot.name, user, types, correlation, after, up_to)
+        start = after if cursor is None else opened_cursor(cursor, question.digest(), log)
+        return end, partial(_page, read, question, start, end, limit)
 
-    return await read.answer(end, page)
+    return await read.answer_about(asked)
+
+
+def _page(read: Read, question: Question, start: Position, end: Position, limit: int) -> EventPage:
+    events, reached = found(read.bot, question, start, end, limit)
+    present = presenter(read)
+    more = reached < end
+    following = page_cursor(read.bot.log.cursor_at(reached), question.digest()) if more else None
+    return EventPage(end, [present.as_json(event) for event in events], following)
 
 
 @router.get(
@@ -219,96 +200,4 @@ def _detail(read: Read, head: Position, event: Recorded, moments: list[Moment]) 
         None if cause is None else told(cause),
         [told(position) for position in caused],
         [moment.position for moment in moments if moment.chain == here.chain],
-    )
-
-
-def _page(
-    read: Read, question: _Question, start: Position, end: Position, limit: int
-) -> tuple[list[Recorded], Position]:
-    """Return about `limit` events after `start`, and how far the log was looked through."""
-    if question.user is not None:
-        return _stream_page(read, question, start, end, limit)
-    if question.correlation is not None:
-        return _searched(read, question, start, end, limit)
-    found = read.bot.log.read(after=start, up_to=end, limit=limit, types=question.types or None)
-    return found, found[-1].position if len(found) >= limit else end
-
-
-def _searched(
-    read: Read, question: _Question, start: Position, end: Position, limit: int
-) -> tuple[list[Recorded], Position]:
-    """Look through a stretch of the whole log, which has no index by run: a page may be empty."""
-    stretch = Position(min(end, start + SEARCHED))
-    found: list[Recorded] = []
-    while start < stretch:
-        rows = read.bot.log.read(
-            after=start, up_to=stretch, limit=_PAGE, types=question.types or None
-        )
-        found += [event for event in rows if question.takes(event, read.bot.codec)]
-        start = rows[-1].position if len(rows) >= _PAGE else stretch
-        if len(found) >= limit:
-            break
-    return found, start
-
-
-def _stream_page(
-    read: Read, question: _Question, start: Position, end: Position, limit: int
-) -> tuple[list[Recorded], Position]:
-    log, codec = read.bot.log, read.bot.codec
-    stream = user_stream(question.user or "")
-    found: list[Recorded] = []
-    version = _version_at(log, stream, start)
-    while rows := log.read_stream(stream, after=version, limit=_PAGE):
-        for event in rows:
-            if event.position > end:
-                return found, end
-            if len(found) >= limit and event.append_id != found[-1].append_id:
-                return found, found[-1].position
-            if event.position > start and question.takes(event, codec):
-                found.append(event)
-        version = rows[-1].version
-    return found, end
-
-
-def _version_at(log: LogReader, stream: StreamName, position: Position) -> Version:
-    """Return the stream's version as of a position: a binary search over its own events."""
-    low, high = 0, int(log.stream_version(stream))
-    while low < high:
-        middle = (low + high + 1) // 2
-        (event,) = log.read_stream(stream, after=Version(middle - 1), up_to=Version(middle))
-        if event.position <= position:
-            low = middle
-        else:
-            high = middle - 1
-    return Version(low)
-
-
-def stored_types(read: Read, names: list[str] | None) -> tuple[str, ...]:
-    """Return the stored names, old schemas included, of types; none for none."""
-    codec = read.bot.codec
-    known = {cls.type_name or cls.__name__: cls for cls in codec.classes}
-    stored: list[str] = []
-    for name in names or ():
-        if name in known:
-            stored += codec.stored_names([known[name]])
-        elif codec.knows(name):
-            stored.append(name)
-        else:
-            raise ProblemError(_no_type(sorted(known)))
-    return tuple(stored)
-
-
-def _correlation(event: Recorded, codec: Codec) -> str | None:
-    try:
-        return codec.decode(event.type, event.state).cor
-    except Exception:  # noqa: BLE001 - of a newer release: it belongs to nothing that we know
-        return None
-
-
-def _no_type(known: list[str]) -> Problem:
-    return Problem(
-        type="/problems/invalid-request",
-        title="There is no such event type",
-        status=422,
-        detail=f"There are: {', '.join(known)}.",
     )

@@ -13,7 +13,8 @@ from starlette.responses import StreamingResponse
 
 from app.api.callers import Caller, needs
 from app.api.problem import Problem, ProblemError
-from app.api.v1.events import Types, stored_types
+from app.api.v1.events import Types
+from app.api.v1.paging import stored_types
 from app.api.v1.reading import MOMENT, AsOf, BotName, Read, no_such, read_for, user_stream
 from app.api.v1.showing import PROBLEMS
 from app.children import ChildFailed, Piped
@@ -64,7 +65,7 @@ async def export_log(  # noqa: PLR0913 - every filter is a parameter
     read = read_for(request, caller, bot)
     end = await read.position(until)
     start = 0 if since is None else await read.position(since)
-    types = await read.run(lambda: stored_types(read, type))
+    types = stored_types(read.bot.codec, type)
     words = [f"--after={start}", f"--position={end}", *(f"--type={name}" for name in types)]
     if user is not None:
         words.append(f"--stream={user_stream(user)}")

@@ -172,7 +172,7 @@ class Read(msgspec.Struct):
             raise ProblemError(_not_built(str(error)), headers={"retry-after": "5"}) from None
 
     async def reflected(self, position: Callable[[], Position], min_position: int | None) -> None:
-        """Wait until the read models reflect `min_position`."""
+        """Wait until what `position` tells, the log or read models, reflects `min_position`."""
         if min_position is not None:
             await self._reach(position, min_position)
 
@@ -189,7 +189,21 @@ class Read(msgspec.Struct):
 
         It is made in either case: what is not there, or not to be shown, is never "not modified".
         """
-        body, tag = await self.run(lambda: self._made(position, make))
+        return await self.answer_about(lambda: (position, make))
+
+    async def answer_about(
+        self, ask: Callable[[], tuple[Position, Callable[[], object]]]
+    ) -> Response:
+        """Do what `answer` does about the position that `ask` finds, in one visit of a thread.
+
+        Each visit wakes two threads, and waits twice for its turn where the machine is busy.
+        """
+
+        def made() -> tuple[Position, bytes, str]:
+            position, make = ask()
+            return position, *self._made(position, make)
+
+        position, body, tag = await self.run(made)
         headers = {
             "etag": tag,
             "x-hilo-position": str(position),

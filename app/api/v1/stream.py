@@ -19,7 +19,8 @@ from starlette.responses import StreamingResponse
 
 from app.api.callers import Caller, Gate, needs
 from app.api.problem import Problem, ProblemError
-from app.api.v1.events import Types, presenter, stored_types
+from app.api.v1.events import Types, presenter
+from app.api.v1.paging import stored_types
 from app.api.v1.reading import BotName, Read, opened_cursor, page_cursor, read_for
 from app.api.v1.showing import PROBLEMS
 from eventstore.types import Position
@@ -70,7 +71,7 @@ async def follow(  # noqa: PLR0913 - every filter is a parameter
     if last_event_id:
         place = last_event_id
         start = await read.run(lambda: opened_cursor(place, _QUESTION, read.bot.log))
-    types = await read.run(lambda: stored_types(read, type))
+    types = stored_types(read.bot.codec, type)
     streams: dict[object, str] = request.app.state.streams
     own = sum(key == caller.key for key in streams.values())
     if len(streams) >= MOST or (own >= MOST_OF_ONE and caller.role != "local"):

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from app.api.v1 import paging
 from tests.integration.api.conftest import Client
 from tests.integration.cli.house import ANA, BEN, House
 from tests.integration.turns.stage import Stage
@@ -59,6 +60,36 @@ async def test_events_are_filtered_by_user_type_and_run(local: Client, house: Ho
         found = [event for page in await pages(local, query) for event in page["events"]]
         assert {event["state"]["cor"] for event in found} == {run}
         assert len(found) == 4
+
+
+@pytest.mark.parametrize("most", [1, 2, 5])
+async def test_a_page_looks_through_a_stretch_and_the_next_goes_on_behind_it(
+    local: Client, house: House, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """Whatever is rare is found by asking on; no request looks through the whole log."""
+    log = (await local.get("/v1/events?limit=1000")).json()["events"]
+    ana = house.people[ANA]
+    begun = [one for one in log if one["type"] == "ThreadStarted" and one["stream"].endswith(ana)]
+    run = next(event["state"]["cor"] for event in log if event["type"] == "TokensIncremented")
+    for name in ("SEARCHED", "RUN_SEARCHED", "STREAM_SEARCHED"):
+        monkeypatch.setattr(paging, name, most)
+    kinds = {"TurnParked", "MessageReceived"}
+    for query, wanted in (
+        ("type=TurnParked&type=MessageReceived", lambda one: one["type"] in kinds),
+        (f"correlation={run}", lambda one: one["state"].get("cor") == run),
+        (
+            f"user={ana}&type=ThreadStarted",
+            begun.__contains__,
+        ),
+        (f"user={ana}&correlation={run}", lambda one: one["state"].get("cor") == run),
+    ):
+        answers = await pages(local, query)
+        found = [event for page in answers for event in page["events"]]
+        assert found == [event for event in log if wanted(event)]
+        assert len(answers) > 1
+        held = [page["events"] for page in answers if page["events"]]
+        for one, other in pairwise(held):
+            assert one[-1]["append_id"] != other[0]["append_id"]
 
 
 async def test_one_event_names_its_causes_and_its_chain(local: Client, house: House) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventstore.codec import Codec, Event, stored_name
+from eventstore.codec import Codec, Event, correlation_mark, stored_name
 from eventstore.errors import CorruptEvent, UnknownEventType
 from eventstore.types import IdempotencyKey, NewEvent
 
@@ -229,3 +229,9 @@ def test_a_schema_without_its_upcaster_is_refused() -> None:
 def test_an_event_that_nobody_registered_cannot_be_encoded() -> None:
     with pytest.raises(KeyError):
         old.encode(GreetedAgain(first="a", last="b", times=1))
+
+
+@given(st.text(max_size=70), st.integers() | st.none(), st.text())
+def test_every_state_of_a_correlation_holds_its_mark(cor: str, cau: int | None, name: str) -> None:
+    state = Codec([Greeted]).encode(Greeted(cor=cor, cau=cau and cau % 2**63, name=name)).state
+    assert correlation_mark(cor) in state
