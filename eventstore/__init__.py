@@ -1,7 +1,8 @@
 """The log: streams, events, positions and time. Knows nothing of who uses it.
 
-Open a `SQLiteLog`, put a `Writer` before it, follow it with a `Subscription`; give events a
-shape with `Event` and `Codec`, and seal what is personal with `Keyring` and `Sealer`.
+Open a `SQLiteLog` (or a `PostgresLog`, of `eventstore.postgres`), put a `Writer` before it, follow
+it with a `Subscription`; give events a shape with `Event` and `Codec`, and seal what is personal
+with `Keyring` and `Sealer`.
 """
 
 from eventstore.codec import Codec, Event

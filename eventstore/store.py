@@ -1,6 +1,6 @@
 """The port of a log: what a writer, a reader and a subscriber ask of a store.
 
-`eventstore.sqlite` implements it; a second store is held to the same conformance suite.
+`eventstore.sqlite` and `eventstore.postgres` implement it; one conformance suite holds both to it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The outermost ASGI callable: takes `/webhooks/` and hands all else to the application.
 
 Webhooks are most of the traffic, and routing costs more than everything they need: in front of
-FastAPI they are answered three times as fast as behind it (`design/performance.md`).
+FastAPI they are answered several times as fast as behind it (`docs/performance.md`).
 
     POST, PUT, PATCH, DELETE  /webhooks/whapi                    modes `body` and `method`
                               /webhooks/whapi/{event}            mode `method`

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.bots import bots_of, the_bot
+from app.bots import OF_THE_NODE, bots_of, the_bot
 from app.settings import SettingsError, load
 
 TWO = """
@@ -129,3 +129,9 @@ def test_the_example_of_the_documentation_is_taken_as_it_stands(
     sales, helping = bots_of(load(data=write(tmp_path, example)))
     assert (sales.runs_at_once, helping.model) == (20, "gpt-5")
     assert sales.whapi_token.get_secret_value() == "of SALES_TOKEN"
+
+
+def test_the_page_about_bots_names_what_no_table_may_have() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "bots.md").read_text("utf-8")
+    mine = {"bot", "crash_at"}  # the table's own name; for fault tests
+    assert not [name for name in OF_THE_NODE - mine if f"`{name}`" not in page]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,6 +36,11 @@ NAMED = {
     "skipped",
     "notes",
 }
+
+
+def test_every_row_is_explained() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "performance.md").read_text("utf-8")
+    assert not [name for name in ROWS if f"`{name}`" not in page and f"--only {name}`" not in page]
 
 
 def measured(name: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
