@@ -40,8 +40,10 @@ class Stage:
     bot: Bot
     url: str
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **always: object) -> None:
+        """Play in a directory; settings that are given here hold whenever the bot starts."""
         self.directory = directory
+        self._always = always
         self._world = contextlib.AsyncExitStack()
         self._bot = contextlib.AsyncExitStack()
 
@@ -74,7 +76,7 @@ class Stage:
 
     def settings(self, **changed: object) -> Settings:
         """Return the settings of this stage's bot."""
-        given = {**SHORT, **changed}
+        given = {**SHORT, **self._always, **changed}
         secret = given.pop("webhook_secret", "")
         return load(
             data=self.directory / "data",

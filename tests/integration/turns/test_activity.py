@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, MutableMapping
+from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
+from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from app.aggregates import events as e
 from app.aggregates.user_state import UserState
 from eventstore.codec import Event
+from eventstore.keyring import Handle
 from eventstore.types import StreamName
 from tests.integration.turns.outside import PATIENCE
 from tests.integration.turns.stage import Stage
+from tests.postgres import Databases
 
-ANA, EVA = "15550103101", "15550103102"
+ANA, EVA, BEN, CID = "15550103101", "15550103102", "15550103103", "15550103104"
 TOUCHING = (
     e.MessageReceived,
     e.ThreadStarted,
@@ -24,14 +31,14 @@ TOUCHING = (
 )
 
 
-async def talk(stage: Stage, *totals: int) -> None:
+async def talk(stage: Stage, *totals: int, phone: str = ANA) -> None:
     """Let somebody be answered as often as OpenAI is to report a number of tokens."""
     outside = stage.outside
     await outside.report(*totals)
     for _ in totals:
-        before = len((await outside.whapi_account()).bodies(ANA))
-        await outside.say(ANA)
-        await outside.reads(ANA, before + 1)
+        before = len((await outside.whapi_account()).bodies(phone))
+        await outside.say(phone)
+        await outside.reads(phone, before + 1)
         await stage.settled()
 
 
@@ -135,3 +142,67 @@ async def test_a_shutdown_without_news_records_nothing_more(stage: Stage) -> Non
     kinds: list[type[Event]] = [type(told.event) for told in stage.story().told]
     assert kinds.count(e.ActivityRecorded) == 1
     assert kinds[-1] is e.ActivityRecorded
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def either(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stage]:
+    """A stage on one store, and on the other."""
+    where: dict[str, object] = {}
+    if request.param == "postgres":
+        postgres: Databases = request.getfixturevalue("postgres")
+        where["database_url"] = SecretStr(postgres.database())
+        where["keys_database_url"] = SecretStr(postgres.database())
+    stage = Stage(tmp_path, **where)
+    try:
+        yield stage
+    finally:
+        await stage.close()
+
+
+def stream_of(stage: Stage, phone: str) -> StreamName:
+    """Return the stream of somebody who has written."""
+    return StreamName(f"user/{stage.bot.keyring.find((Handle('phone', phone),))}")
+
+
+def resets(lines: list[MutableMapping[str, Any]]) -> dict[str, tuple[str, int]]:
+    """Return, by stream, what the technical log says of counts that start again."""
+    return {
+        f"user/{line['userId']}": (line["resetReason"], line.get("tokensLost", 0))
+        for line in lines
+        if line["event"] == "THREAD_TOKENS_RESET"
+    }
+
+
+async def test_the_four_cases_of_m003_on_either_store(either: Stage) -> None:
+    stage = either
+    outside = await stage.open(quiet_seconds=3600, longest_seconds=7200)
+    await outside.say(CID)  # active, and without a conversation when that is recorded
+    await stage.has(e.MessageReceived)
+    await restart(stage)
+    await outside.reads(CID)
+    await stage.settled()
+    for phone in (ANA, BEN):
+        await talk(stage, 600, phone=phone)
+    ana, ben, cid = [stream_of(stage, phone) for phone in (ANA, BEN, CID)]
+    with capture_logs() as lines:
+        await restart(stage)
+    assert resets(lines) == {
+        ana: ("user_not_found", 0), ben: ("user_not_found", 0), cid: ("first_time", 0),
+    }  # fmt: skip
+
+    other, now = await outside.conversation(), stage.bot.log.now()
+    await stage.bot.users.decide(ben, lambda user: user.start_thread(other, now=now))
+    for phone in (ANA, BEN):
+        await talk(stage, 150, 200, 100, phone=phone)
+    await talk(stage, 42, phone=EVA)
+    eva = stream_of(stage, EVA)
+    with capture_logs() as lines:
+        await restart(stage)
+    assert resets(lines) == {ben: ("thread_changed", 600), eva: ("user_not_found", 0)}
+    states = stage.story().states
+    recorded = {stream: states[stream].recorded for stream in (ana, ben, eva)}
+    counts = {stream: one and one.tokens for stream, one in recorded.items()}
+    assert counts == {ana: 1050, ben: 450, eva: 42}
+    (left,) = stage.story().all(e.ThreadReset)
+    assert isinstance(left.event, e.ThreadReset)
+    assert (left.event.reason, left.event.left_behind) == ("thread_changed", 600)

@@ -7,9 +7,11 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from app.aggregates import events as e
+from app.conversation.rendezvous import rank
 from eventstore.codec import Event
 from eventstore.postgres import PostgresLog
 from tests.integration.turns.judging import Evidence, Story, faults
@@ -18,7 +20,7 @@ from tests.integration.turns.processes import Server, simulators
 from tests.integration.turns.test_on_postgres import Databank, hilo
 from tests.postgres import Databases
 
-ANA = "34600111222"
+ANA, EVA = "34600111222", "34600111223"
 
 
 class Pair:
@@ -63,6 +65,18 @@ class Pair:
         (other,) = [node for node in self.nodes.values() if node is not holder]
         await self.outside.webhook(f"{other.url}/webhooks/whapi", first_delay=0.05, max_delay=0.2)
         return holder, other
+
+    def in_order_for(self, stream: str) -> tuple[Server, Server]:
+        """Return the node that looks after a stream's due times, and the one that helps."""
+        log = PostgresLog(self._url, schema="bot_default")
+        try:
+            beats = log.nodes()
+        finally:
+            log.close()
+        incarnations = [beat.incarnation for beat in beats]
+        order = {beat.node: rank(stream, beat.incarnation, incarnations) for beat in beats}
+        first, second = sorted(self.nodes, key=order.__getitem__)
+        return self.nodes[first], self.nodes[second]
 
     async def settled(self) -> Story:
         deadline = asyncio.get_running_loop().time() + PATIENCE
@@ -133,3 +147,48 @@ async def test_a_node_that_is_stopped_past_its_lease_and_goes_on_doubles_nothing
     assert hilo(holder, "nodes", "--json").json["alive"] == 2
     for node in pair.nodes.values():
         assert await node.stop() == 0
+
+
+async def test_the_activity_that_a_killed_node_had_to_record_is_recorded_by_the_other_once(
+    pair: Pair,
+) -> None:
+    for node in pair.nodes.values():
+        node.set("HILO_ACTIVITY_SECONDS", "3")
+    await pair.start()
+    await pair.outside.report(600)
+    await pair.outside.say(ANA)
+    await pair.outside.reads(ANA)
+    story = await pair.settled()
+    assert story.count(e.ActivityRecorded) == 0
+    (stream,) = story.states
+    first, second = pair.in_order_for(stream)
+    await first.kill()
+    story = await pair.has(e.ActivityRecorded)
+    await first.start()
+    await pair.outside.say(EVA)
+    await pair.outside.reads(EVA)
+    await pair.settled()
+    assert [await node.stop() for node in (first, second)] == [0, 0]
+    recorded = [told.event for told in pair.story().all(e.ActivityRecorded)]
+    tokens = [one.tokens for one in recorded if isinstance(one, e.ActivityRecorded)]
+    assert len(tokens) == 2, "one for each of them"
+    assert tokens[0] == 600
+
+
+async def test_what_a_hook_changed_at_one_node_is_told_by_the_other(pair: Pair) -> None:
+    await pair.start()
+    one, two = pair.nodes.values()
+    await pair.outside.say(ANA)
+    await pair.outside.reads(ANA)
+    (stream,) = (await pair.settled()).states
+    url = f"{two.url}/v1/users/{stream.removeprefix('user/')}/client"
+    async with httpx2.AsyncClient(timeout=PATIENCE) as client:
+        assert (await client.get(url)).json()["name"] is None  # and is in memory from now on
+        await pair.outside.phone(ANA, "profile", name="Ana de Prueba", labels=[])
+        answer = await client.post(f"{one.url}/update-user", json={"userId": ANA})
+        assert (answer.status_code, answer.json()["success"]) == (200, True)
+        await pair.has(e.ProfileUpdated)
+        async with asyncio.timeout(PATIENCE):
+            while (await client.get(url)).json()["name"] != "Ana de Prueba":
+                await asyncio.to_thread(signal.sigtimedwait, [], 0.05)
+    assert pair.story().count(e.ProfileUpdated) == 1
