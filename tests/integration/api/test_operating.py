@@ -8,8 +8,11 @@ from app.aggregates.control import stream_of
 from app.aggregates.control_events import OperatorActed
 from app.control import CODEC
 from app.stores import open_control_log
+from eventstore.integrity import leaf_hash
 from tests.integration.api.conftest import Client
+from tests.integration.cli.house import BEN, EVA, House
 from tests.integration.turns.stage import Stage
+from tests.unit.projections.test_engine import BROKEN
 
 Key = Callable[..., dict[str, str]]
 
@@ -58,6 +61,35 @@ async def test_an_event_is_not_skipped_where_none_has_stopped_the_model(
     refused = await local.post(url, headers=headers, json={"why": "bad", "position": 3})
     assert refused.status_code == 409
     assert acts(stage) == []
+
+
+async def test_an_operator_lets_a_parked_model_pass_over_a_poisonous_event(
+    stage: Stage, key: Key, local: Client, house: House
+) -> None:
+    with House(house.data) as again:
+        again.people = house.people
+        bad = again.append_stored(BEN, BROKEN).last_position
+        again.write(EVA, "noch da?")
+    headers = key("operator")
+    me = f"key {headers['authorization'].split('_')[1]}"
+    await stage.until(lambda: state_of(stage, "usage") == "parked")
+    listed = (await local.get("/v1/projections", headers=headers)).json()["projections"]
+    (usage,) = [one for one in listed if one["name"] == "usage"]
+    assert (usage["state"], usage["position"]) == ("parked", bad - 1)
+    url = "/v1/projections/usage/skip"
+    wrong = await local.post(url, headers=headers, json={"why": "no", "position": bad + 1})
+    assert wrong.status_code == 409
+    skipped = await local.post(url, headers=headers, json={"why": "cut off", "position": bad})
+    assert (skipped.status_code, skipped.json()["state"]) == (200, "live")
+    end = stage.bot.log.head().position
+    await stage.until(lambda: stage.bot.views.standings()["usage"].cursor.position == end)
+    assert state_of(stage, "token_totals") == "parked"  # nobody said so of this one
+    event = stage.bot.log.event_at(bad)
+    assert event is not None
+    about = ("usage", str(bad), leaf_hash(event).hex())
+    assert acts(stage) == [("projections skip", me, "cut off", about)]
+    told = await local.post(url, headers=headers, json={"why": "twice", "position": bad})
+    assert told.status_code == 409
 
 
 async def test_an_operator_rebuilds_a_model_beside_the_server(
