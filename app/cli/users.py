@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     from app.aggregates.user import User
     from app.cli.work import OpenTurn
     from app.installation import Installation
+    from eventstore.types import StreamName
 
 users = group("users", "The people who write to the bot.")
 
 
-@users.command("show", epilog=codes(found="no such user"))
+@users.command("show", epilog=codes(found="no such user, or none yet at that moment"))
 def show_user(
     who: Who, *, when: AsOf = None, data: Data = None, bot: Bot = None, as_json: Json = False
 ) -> int:
@@ -34,9 +35,21 @@ def show_user(
             raise FoundProblem(msg)
         position = as_of(here.log, when)
         user = user_of(here, stream, position)
+        if user.version == 0:
+            raise FoundProblem(_not_yet(here, who, stream, position))
         shown = _identity(here, user) | _standing(user) | {"position": position}
         _print(shown, user, as_json=as_json)
     return DONE
+
+
+def _not_yet(here: Installation, who: str, stream: StreamName, position: int) -> str:
+    from app.cli.output import when
+
+    first = here.log.read_stream(stream, limit=1)[0]
+    return (
+        f"{who} did not exist as of position {position}: their first event is at position "
+        f"{first.position}, of {when(first.recorded_at)}"
+    )
 
 
 def _identity(here: Installation, user: User) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -18,6 +18,20 @@ from eventstore.store import LogReader
 from eventstore.types import Position, StreamName
 
 _COLUMNS: Final = "user, profile, chat, named_at, thread, last_activity, tokens"
+_WIDTH: Final = 7
+# An import moves the recorded activity alone: what is live is the later of both.
+_PAGE: Final = f"""
+    SELECT {", ".join(f"c.{name}" for name in _COLUMNS.split(", "))},
+           c.last_activity, m.last_activity, coalesce(t.tokens, 0)
+      FROM client_view c
+      LEFT JOIN thread_map m USING (user)
+      LEFT JOIN token_totals t USING (user)
+     WHERE c.user > ? ORDER BY c.user LIMIT ?
+"""  # noqa: S608 - our own names
+_RECORDED: Final = (
+    "as recorded: last activity and token count move together, 10 minutes "
+    "(HILO_ACTIVITY_SECONDS) after the last event; a new thread stands at 0 until then"
+)
 _sealed: Final = msgspec.msgpack.Decoder(Sealed).decode
 _messages: Final = Codec([MessageReceived])
 
@@ -37,11 +51,21 @@ class ClientView(msgspec.Struct, frozen=True):
     thread_token_count: int
 
 
+class Live(msgspec.Struct, frozen=True, rename="camel"):
+    """What the log says of a client at that position, recorded or not."""
+
+    last_activity: int | None
+    thread_token_count: int
+    """On the current conversation."""
+
+
 class Clients(msgspec.Struct, frozen=True):
     """Some clients, as of a position of the log."""
 
     position: Position
     clients: list[ClientView]
+    live: list[Live]
+    """Theirs, in the same order."""
 
 
 class Client(msgspec.Struct, frozen=True, rename="camel"):
@@ -52,9 +76,9 @@ class Client(msgspec.Struct, frozen=True, rename="camel"):
     user_name: str | None
     labels: tuple[str, ...]
     chat_id: str | None
-    last_activity: int | None
+    last_activity: Annotated[int | None, msgspec.Meta(description=_RECORDED)]
     thread_id: str | None
-    thread_token_count: int
+    thread_token_count: Annotated[int, msgspec.Meta(description=_RECORDED)]
 
 
 def client(views: Views, pseudonym: str) -> ClientView | None:
@@ -67,10 +91,13 @@ def client(views: Views, pseudonym: str) -> ClientView | None:
 
 def clients(views: Views, *, after: str = "", limit: int = 100) -> Clients:
     """Return clients in the order of their pseudonyms, those after `after`."""
-    query = f"SELECT {_COLUMNS} FROM client_view WHERE user > ? ORDER BY user LIMIT ?"  # noqa: S608
-    with asking(views, "client_view") as (db, position):
-        rows = db.execute(query, (after, limit)).fetchall()
-    return Clients(position, [_view(row) for row in rows])
+    with asking(views, "client_view", "thread_map", "token_totals") as (db, position):
+        rows = db.execute(_PAGE, (after, limit)).fetchall()
+    return Clients(
+        position,
+        [_view(row[:_WIDTH]) for row in rows],
+        [Live(max(filter(None, row[_WIDTH:-1]), default=None), row[-1]) for row in rows],
+    )
 
 
 def every(db: sqlite3.Connection) -> Iterator[ClientView]:

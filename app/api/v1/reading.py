@@ -25,12 +25,13 @@ from app.projections import NotBuilt, Views
 from app.projections.clients import ClientView
 from app.projections.pasts import PastFailed
 from app.projections.skipping import SkipLedger
+from app.times import iso
 from eventstore.codec import Codec
 from eventstore.errors import CursorMismatch, CutInsideAppend, EventStoreError, NotYet
 from eventstore.keyring import Handle
 from eventstore.sealing import Sealer
 from eventstore.store import LogReader
-from eventstore.types import Cursor, Position, StreamName
+from eventstore.types import Cursor, Position, Recorded, StreamName
 
 T = TypeVar("T")
 WAIT_SECONDS: Final = 5.0
@@ -340,6 +341,16 @@ def no_such(what: str) -> Problem:
         title=f"There is no such {what}",
         status=404,
         detail="It is not there as of this moment of the log.",
+    )
+
+
+def not_known_yet(what: str, first: Recorded) -> Problem:
+    """Return the 404 of something that was not there yet; `first` is its first event."""
+    return Problem(
+        type="/problems/not-found",
+        title=f"There was no such {what} yet",
+        status=404,
+        detail=f"It is known since {iso(first.recorded_at)}, position {first.position}.",
     )
 
 

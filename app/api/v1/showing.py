@@ -66,6 +66,7 @@ def answers(kind: type[Any], description: str, example: object) -> dict[int | st
 SCHEMAS: Final[dict[str, Any]] = {}
 """Components of the OpenAPI document that `answers` has met."""
 
+_KEPT: Final = frozenset({"default", "description"})
 _PROBLEM: Final = {"$ref": "#/components/schemas/Problem"}
 
 
@@ -94,5 +95,6 @@ def _with_instants(schema: dict[str, Any]) -> dict[str, Any]:
         kinds = {one.get("type") for one in properties[name].get("anyOf", [properties[name]])}
         text = {"type": "string", "format": "date-time"}
         nullable = {"anyOf": [text, {"type": "null"}]} if "null" in kinds else text
-        properties[name] = nullable | ({"default": None} if "default" in properties[name] else {})
+        kept = {key: properties[name][key] for key in _KEPT & properties[name].keys()}
+        properties[name] = nullable | kept
     return schema

@@ -11,9 +11,18 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from app.aggregates.events import Profile
 from app.aggregates.user import User
 from app.api.callers import Caller, needs
-from app.api.problem import ProblemError
+from app.api.problem import Problem, ProblemError
 from app.api.v1.events import presenter
-from app.api.v1.reading import AsOf, BotName, MinPosition, Read, no_such, read_for, user_stream
+from app.api.v1.reading import (
+    AsOf,
+    BotName,
+    MinPosition,
+    Read,
+    no_such,
+    not_known_yet,
+    read_for,
+    user_stream,
+)
 from app.api.v1.showing import answers, shown
 from app.projections import clients
 from app.projections.presenting import plain
@@ -59,11 +68,19 @@ class UserFacts(msgspec.Struct, frozen=True):
     phone: str | None
 
 
+class ListedClient(clients.Client, frozen=True, rename="camel"):
+    """One client of the list: figures as they were recorded, and beside them what is live."""
+
+    live: Annotated[
+        clients.Live, msgspec.Meta(description="last activity and token count up to `position`")
+    ]
+
+
 class ClientPage(msgspec.Struct, frozen=True):
     """Clients in the order of their pseudonyms; `next` is the `after` of the next page."""
 
     position: int
-    users: list[dict[str, Any]]
+    users: list[ListedClient]
     next: str | None = None
 
 
@@ -96,6 +113,18 @@ _USER: Final = {
     "labels": [],
     "phone": MASK,
 }
+_CLIENT: Final = {
+    "userId": "k7q2mzp4xw3abcde5fgh",
+    "name": MASK,
+    "userName": MASK,
+    "labels": [],
+    "chatId": MASK,
+    "lastActivity": "2026-11-20T19:30:00.000001Z",
+    "threadId": "conv_1",
+    "threadTokenCount": 1050,
+}
+_LIVE: Final = {"lastActivity": "2026-11-20T19:34:10.000001Z", "threadTokenCount": 1200}
+_LISTED: Final = ("client_view", "thread_map", "token_totals")
 
 
 @router.get(
@@ -104,7 +133,7 @@ _USER: Final = {
     responses=answers(
         ClientPage,
         "A page of users.",
-        {"position": 42, "users": [{"userId": "k7q2mzp4xw3abcde5fgh", "name": MASK}]},
+        {"position": 42, "users": [_CLIENT | {"live": _LIVE}], "next": None},
     ),
 )
 async def list_users(  # noqa: PLR0913 - every filter is a parameter
@@ -117,16 +146,21 @@ async def list_users(  # noqa: PLR0913 - every filter is a parameter
     as_of: AsOf = None,
     min_position: MinPosition = None,
 ) -> Response:
-    """Return the client view, page by page."""
+    """Return the client view, page by page.
+
+    `lastActivity` and `threadTokenCount` are the recorded ones: they move together, ten minutes
+    (`HILO_ACTIVITY_SECONDS`) after the last event. `live` has those of the log up to `position`.
+    """
     read = read_for(request, caller, bot)
     await read.reflected(lambda: clients.clients(read.bot.views, limit=1).position, min_position)
     views = read.bot.views
     if as_of is not None and as_of.strip() not in {"", "now"}:
-        views = await read.past(await read.position(as_of), ("client_view",))
+        views = await read.past(await read.position(as_of), _LISTED)
     found = await read.run(lambda: clients.clients(views, after=after, limit=limit))
 
     def page() -> dict[str, Any]:
-        rows = [_client(read, view) for view in found.clients]
+        pairs = zip(found.clients, found.live, strict=True)
+        rows = [_client(read, view) | {"live": shown(live)} for view, live in pairs]
         following = found.clients[-1].user if len(found.clients) == limit else None
         return {"position": found.position, "users": rows, "next": following}
 
@@ -154,7 +188,7 @@ async def show_user(  # noqa: PLR0913 - every filter is a parameter
     def facts() -> object:
         found = user_at(read.bot.log, user_stream(user), position)
         if found.version == 0:
-            raise ProblemError(no_such("user"))
+            raise ProblemError(_unknown(read, user))
         return shown(_facts(read, found, position))
 
     return await read.answer(position, facts)
@@ -166,22 +200,17 @@ async def show_user(  # noqa: PLR0913 - every filter is a parameter
     responses=answers(
         clients.Client,
         "The client.",
-        {
-            "userId": "k7q2mzp4xw3abcde5fgh",
-            "name": MASK,
-            "userName": MASK,
-            "labels": [],
-            "chatId": MASK,
-            "lastActivity": "2026-11-20T19:30:00.000001Z",
-            "threadId": "conv_1",
-            "threadTokenCount": 1050,
-        },
+        _CLIENT,
     ),
 )
 async def show_client(
     request: Request, caller: Reader, user: str, *, bot: BotName = ""
 ) -> Response:
-    """Return the client view of one user: recorded activity, name and labels, thread."""
+    """Return the client view of one user: name and labels, thread, and the recorded figures.
+
+    `lastActivity` and `threadTokenCount` move together, ten minutes (`HILO_ACTIVITY_SECONDS`) after
+    the last event; `GET /v1/users/{user}` has what is live.
+    """
     read = read_for(request, caller, bot)
     position = await read.position(None)
     if not (user.isascii() and user.isalnum()):
@@ -223,13 +252,22 @@ async def show_timeline(  # noqa: PLR0913 - every filter is a parameter
     def page() -> object:
         moments = timeline(read.bot.log, user_stream(user), up_to=position)
         if not moments:
-            raise ProblemError(no_such("user"))
+            raise ProblemError(_unknown(read, user))
         rest = [moment for moment in moments if moment.version > after]
         rows = _told(read, user, rest[:limit])
         following = rest[limit - 1].version if len(rest) > limit else None
         return {"position": position, "moments": rows, "next": following}
 
     return await read.answer(position, page)
+
+
+def _unknown(read: Read, user: str) -> Problem:
+    """Return the 404 of somebody unknown at that moment; it tells since when they are known.
+
+    Whoever may ask about users may read events, and finds the same there.
+    """
+    first = read.bot.log.read_stream(user_stream(user), limit=1)
+    return not_known_yet("user", first[0]) if first else no_such("user")
 
 
 def _told(read: Read, user: str, moments: list[Moment]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +12,7 @@ import msgspec
 import pytest
 
 from app.api.v1 import paging
+from app.times import iso
 from tests.integration.api.conftest import Client
 from tests.integration.cli.house import ANA, BEN, House
 from tests.integration.turns.stage import Stage
@@ -113,6 +115,25 @@ async def test_a_user_is_told_as_of_any_moment(local: Client, house: House) -> N
     at = events[0]["recorded_at"]
     assert (await local.get(f"/v1/users/{ana}", params={"as_of": at})).json()["thread"]
     assert (await local.get("/v1/users/nobody")).status_code == 404
+
+
+async def test_before_somebody_came_it_is_said_since_when_they_are_known(
+    stage: Stage, local: Client, house: House, key: Callable[..., dict[str, str]]
+) -> None:
+    ben = house.people[BEN]
+    first = stage.bot.log.read_stream(house.stream(BEN), limit=1)[0]
+    analyst, hook = key("analyst"), key("hook")
+    for path in (f"/v1/users/{ben}", f"/v1/users/{ben}/timeline"):
+        early = await local.get(f"{path}?as_of=1", headers=analyst)
+        assert (early.status_code, early.json()["type"]) == (404, "/problems/not-found")
+        assert early.json()["title"] == "There was no such user yet"
+        since = f"It is known since {iso(first.recorded_at)}, position {first.position}."
+        assert early.json()["detail"] == since
+        assert (await local.get(f"{path}?as_of={first.position}", headers=analyst)).is_success
+        refused = await local.get(f"{path}?as_of=1", headers=hook)
+        assert (refused.status_code, since in refused.text) == (403, False)
+    nobody = await local.get("/v1/users/nobody?as_of=1", headers=analyst)
+    assert (nobody.status_code, nobody.json()["title"]) == (404, "There is no such user")
 
 
 async def test_the_timeline_pages_by_version(local: Client, house: House) -> None:

@@ -43,8 +43,13 @@ def test_a_user_is_shown_as_of_a_position_and_as_of_its_time(
 
 
 def test_nobody_is_there_before_their_first_event(hilo: Hilo, house: House) -> None:
-    shown = hilo("users", "show", BEN, "--as-of", "0", "--json").json
-    assert (shown["version"], shown["thread"], shown["registered_at"]) == (0, None, None)
+    for moment in ("0", "1"):
+        ran = hilo("users", "show", BEN, "--as-of", moment)
+        assert (ran.code, ran.out) == (1, "")
+        assert f"{BEN} did not exist as of position {moment}: their first event is" in ran.err
+    first = house.log.read_stream(house.stream(BEN), limit=1)[0].position
+    assert f"at position {first}, of 20" in ran.err
+    assert hilo("users", "show", BEN, "--as-of", first, "--json").json["version"] == 1
 
 
 def test_a_snapshot_of_later_is_not_the_start_of_what_was_before(

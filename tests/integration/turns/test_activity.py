@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from app.aggregates import events as e
 from app.aggregates.user_state import UserState
+from app.times import iso
 from eventstore.codec import Event
 from eventstore.keyring import Handle
 from eventstore.types import StreamName
@@ -83,6 +84,7 @@ async def test_it_is_recorded_some_time_after_the_last_event_once(stage: Stage) 
     view = await shown(stage)
     assert view["threadTokenCount"] == 600
     assert view["lastActivity"] is not None
+    assert view["live"]["threadTokenCount"] == 600
 
 
 async def test_until_then_the_client_view_stands_still(stage: Stage) -> None:
@@ -90,6 +92,8 @@ async def test_until_then_the_client_view_stands_still(stage: Stage) -> None:
     await talk(stage, 600)
     view = await shown(stage)
     assert (view["threadTokenCount"], view["lastActivity"]) == (0, None)
+    last = max(told.at for told in stage.story().all(e.MessageSent))
+    assert view["live"] == {"threadTokenCount": 600, "lastActivity": iso(last)}
     assert stage.bot.numbers()["activities_waiting"] == 1
     assert stage.bot.numbers()["open_streams"] == 0
 
