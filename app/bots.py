@@ -29,7 +29,7 @@ from app.settings import NAME, Settings, SettingsError, field_named
 
 OF_THE_NODE: Final = frozenset(
     {"data", "logs", "tmp", "bots", "bot", "node", "host", "port", "webhook_header"}
-    | {"max_body", "head_seconds", "body_seconds", "connections", "crash_at"}
+    | {"max_body", "head_seconds", "body_seconds", "webhook_seconds", "connections", "crash_at"}
 )
 OF_THE_BOT: Final = frozenset({"channel", "webhook_secret", "whapi_token"})
 """What no bot takes from the installation: two would answer for one another."""

@@ -199,6 +199,9 @@ class Seat:
         position, waiting = bot.position, bot.writer.waiting
         failure = bot.writer.last_failure
         reason = "" if failure is None else "the log cannot be written"
+        silent = bot.writer.busy_seconds
+        if silent > self.settings.webhook_seconds:
+            reason = f"the log has not answered for {silent:.0f} s"
         if isinstance(failure, LogWentBack):
             reason = _after(failure)
         if bot.nodes.replaced_by is not None:
@@ -274,6 +277,7 @@ def door(
         ),
         Desks(seats, header=settings.webhook_header, loopback=settings.on_loopback),
         max_body=settings.max_body,
+        seconds=settings.webhook_seconds,
         count=count,
     )
 

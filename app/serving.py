@@ -144,6 +144,7 @@ async def _run(settings: Settings, bots: Sequence[Settings], stop: Stop) -> None
             Limits(
                 head=settings.head_seconds,
                 body=settings.body_seconds,
+                log=settings.webhook_seconds,
                 connections=room_for(settings.connections),
             )
         )

@@ -96,7 +96,9 @@ class Settings(BaseSettings):
     )
     database_pool: int = Field(4, ge=1, description="connections that read a bot's log")
     database_connect_seconds: float = Field(5.0, gt=0, description="time-out of connecting")
-    database_statement_seconds: float = Field(10.0, gt=0, description="time-out of a statement")
+    database_statement_seconds: float = Field(
+        10.0, gt=0, description="time-out of a statement; a server silent 2 s longer is given up"
+    )
     database_lock_seconds: float = Field(5.0, gt=0, description="longest wait for a lock")
 
     # -- the door ------------------------------------------------------------------------------
@@ -116,6 +118,9 @@ class Settings(BaseSettings):
     key_rate: float = Field(50.0, ge=0, description="API requests a second of one key; 0: any")
     key_burst: int = Field(200, ge=1, description="API requests of one key that may come at once")
     queue: int = Field(10_000, ge=1, description="appends that may wait; then 503")
+    webhook_seconds: float = Field(
+        3.0, gt=0, description="longest wait of a webhook for the log; then 503 with Retry-After"
+    )
 
     # -- for those who still read files ---------------------------------------------------------
     thread_files: bool = Field(

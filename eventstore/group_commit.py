@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -50,6 +51,7 @@ class GroupCommit(Generic[Q, R]):
         """The loop that will wake the thread at the end of its round."""
         self._lock = threading.Lock()
         self._waiting = 0
+        self._began: float | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -58,6 +60,12 @@ class GroupCommit(Generic[Q, R]):
     def waiting(self) -> int:
         """How many requests are not answered yet."""
         return self._waiting
+
+    @property
+    def busy_seconds(self) -> float:
+        """For how long the batch in hand has been on its way; 0 if there is none."""
+        began = self._began
+        return 0.0 if began is None else time.monotonic() - began
 
     def submit(
         self, request: Q, loop: asyncio.AbstractEventLoop | None = None
@@ -120,10 +128,12 @@ class GroupCommit(Generic[Q, R]):
 
     def _answer(self, batch: list[tuple[Q, _Answerable[R]]]) -> None:
         answers: Sequence[R | Exception]
+        self._began = time.monotonic()
         try:
             answers = self._commit([request for request, _ in batch])
         except Exception as error:  # noqa: BLE001 - whatever it is, its callers must hear of it
             answers = [error] * len(batch)
+        self._began = None
         if len(answers) != len(batch):
             msg = f"{len(batch)} requests got {len(answers)} answers: nobody knows whose"
             answers = [OutcomeUnknown(msg)] * len(batch)

@@ -16,7 +16,7 @@ from psycopg import sql as compose
 
 from eventstore import sql
 from eventstore.postgres_arrays import register_arrays
-from eventstore.postgres_patience import PatientConnection, connect
+from eventstore.postgres_patience import GRACE_SECONDS, PatientConnection, connect
 from eventstore.types import Micros
 
 SQL: Final = sql.load("postgres.sql")
@@ -61,6 +61,7 @@ class PostgresSettings(msgspec.Struct, frozen=True):
     connect_timeout: float = 5.0
     lock_timeout: float = 5.0
     statement_timeout: float = 10.0
+    """after which the server gives a statement up; we give up a silent server 2 s later"""
     read_timeout: float = 60.0
     """for one statement of a reader"""
     idle_seconds: float = 300.0
@@ -88,7 +89,7 @@ class Server:
         statement = settings.read_timeout if read_only else settings.statement_timeout
         connection = connect(self.url, seconds=settings.connect_timeout)
         try:
-            connection.patience = patience or 2 * statement + settings.lock_timeout
+            connection.patience = patience or max(statement, settings.lock_timeout) + GRACE_SECONDS
             register_arrays(connection)
             connection.prepare_threshold = 2
             wanted: dict[str, compose.Composable] = {

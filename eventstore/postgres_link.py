@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from eventstore.errors import LogUnavailable
-from eventstore.postgres_patience import PatientConnection, connect
+from eventstore.postgres_patience import GRACE_SECONDS, PatientConnection, connect
 
-_GRACE_SECONDS: Final = 2.0  # an answer from the server's own time-out says more than silence
 _Row = tuple[Any, ...]
 
 
@@ -114,7 +113,7 @@ class Link:
             remarks.append(Remark(severity, said.message_primary or "", said.message_detail or ""))
 
         connection.add_notice_handler(note)
-        connection.patience = seconds + _GRACE_SECONDS
+        connection.patience = seconds + GRACE_SECONDS
         try:
             self.run(f"SET statement_timeout = {_ms(seconds)}")
             self.run(statement)
@@ -126,7 +125,7 @@ class Link:
 
     @property
     def _patience(self) -> float:
-        return max(self._waits.statement, self._waits.lock) + _GRACE_SECONDS
+        return max(self._waits.statement, self._waits.lock) + GRACE_SECONDS
 
     def _connected(self) -> PatientConnection:
         if self._closed:

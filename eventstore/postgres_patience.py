@@ -16,6 +16,9 @@ from psycopg.pq import ConnStatus
 
 RV = TypeVar("RV")
 
+GRACE_SECONDS: Final = 2.0
+"""After the server's own time-out, which says more than silence, a session is given up."""
+
 _UNHEARD_MS: Final = 10_000
 """After which a connection is gone on which the server's machine acknowledges nothing."""
 

@@ -40,6 +40,11 @@ class Writer:
         """How many requests are not durable yet."""
         return self._group.waiting
 
+    @property
+    def busy_seconds(self) -> float:
+        """For how long the store has not answered the transaction in hand; 0 if there is none."""
+        return self._group.busy_seconds
+
     def listen(self, listener: Listener) -> None:
         """Call `listener(last_position)` after each commit, on the writer's thread: be quick."""
         self._listeners.append(listener)

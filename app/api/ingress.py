@@ -11,22 +11,24 @@ FastAPI they are answered several times as fast as behind it (`docs/performance.
 200 `{"received": n}` means that all n facts are durable. Anything else is a problem document, and
 the gateway delivers again: 400 not a JSON object, 401 wrong secret, 404 unknown channel, 405, 413
 over `max_body` or over 2,000 items, 500 unexpected, 503 (with Retry-After) while the log or the
-keys cannot be written.
+keys cannot be written, or when that takes longer than a gateway should be kept waiting.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.desks import Desks, TakeAtOnce, WrongSecret
-from app.api.problem import UNEXPECTED, Problem, send_problem, where
+from app.api.problem import CONTENT_TYPE, UNEXPECTED, Problem, send_problem, where
 from app.api.whapi import TooManyItems, UnreadableDelivery, read
 from eventstore.errors import LogUnavailable, OutcomeUnknown, QueueFull
 
 MAX_BODY = 1024 * 1024
+WEBHOOK_SECONDS = 3.0
 RETRY_AFTER = 5
 """Seconds after which the gateway should come again while the log cannot be written."""
 
@@ -78,6 +80,14 @@ _UNAVAILABLE = Problem(
     status=503,
     detail="Nothing of this webhook is acknowledged. Deliver it again after Retry-After seconds.",
 )
+UNAVAILABLE_BODY = _UNAVAILABLE.encode()
+UNAVAILABLE_HEADERS = [
+    (b"content-type", CONTENT_TYPE.encode()),
+    (b"content-length", str(len(UNAVAILABLE_BODY)).encode()),
+    (b"retry-after", str(RETRY_AFTER).encode()),
+]
+"""A 503, as `send_problem` says it."""
+
 OK_HEADERS = [
     ((b"content-type", b"application/json"), (b"content-length", str(length).encode()))
     for length in range(32)
@@ -119,11 +129,14 @@ class WebhookIngress:
         desks: Desks,
         *,
         max_body: int = MAX_BODY,
+        seconds: float = WEBHOOK_SECONDS,
         count: Callable[[str], None] = _uncounted,
     ) -> None:
+        """`seconds`: after which a webhook that is not durable is answered with 503."""
         self._app = app
         self._desks = desks
         self._max_body = max_body
+        self._seconds = seconds
         self.count = count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -166,6 +179,11 @@ class WebhookIngress:
             return False
         at_once: TakeAtOnce | None = getattr(take, "at_once", None)
         return at_once is not None and at_once(delivery, done)
+
+    def unavailable(self, error: str) -> None:
+        """Say, and count, that a webhook was answered with 503."""
+        _log.warning("WEBHOOK_UNAVAILABLE", error=error)
+        self.count("log_unavailable")
 
     def _admit(self, scope: Scope) -> tuple[str, str | None, str, int]:
         """Return bot, event and method as URL and verb name them, and the bots that are open to it.
@@ -235,13 +253,14 @@ class WebhookIngress:
             delivery = read(body, event=event, method=method)
             take = self._desks.take_for(delivery.channel, opened, bot)
             if take is not None:
-                await take(delivery)
+                async with asyncio.timeout(self._seconds):
+                    await take(delivery)
                 return len(delivery.facts)
         except UnreadableDelivery as error:
             raise _Refused(_unreadable(error)) from None
         except WrongSecret:
             raise _Refused(_UNAUTHENTIC) from None
-        except (LogUnavailable, OutcomeUnknown) as error:
+        except (LogUnavailable, OutcomeUnknown, TimeoutError) as error:
             # After an unknown outcome too: what was appended is a duplicate when it comes again.
             _log.warning("WEBHOOK_UNAVAILABLE", error=type(error).__name__)
             seconds = error.retry_after if isinstance(error, QueueFull) else RETRY_AFTER

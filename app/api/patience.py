@@ -7,6 +7,7 @@ connection still waits for the same one.
 
     head     408 and the end after `head` seconds; without a word if nothing was sent at all
     body     408 and the end after `body` seconds from the end of the head
+    log      503 after `log` seconds, for a webhook on its short way that is not durable by then
     answer   the end when nothing of what was sent has been taken for `answer` seconds
 
 Where there is no room for another connection, the one that has been waited for longest makes room:
@@ -28,7 +29,7 @@ from app.api.problem import CONTENT_TYPE, Problem
 from app.api.short_way import ShortWayProtocol
 
 _log = structlog.get_logger(__name__)
-Kind = Literal["head", "body", "answer"]
+Kind = Literal["head", "body", "log", "answer"]
 
 LONGEST_LOOK: Final = 2.5
 _LOOKS: Final = 4
@@ -43,6 +44,7 @@ class Limits(msgspec.Struct, frozen=True):
 
     head: float = 10.0
     body: float = 30.0
+    log: float = 3.0
     answer: float = 300.0
     connections: int = 4096
 
@@ -65,7 +67,9 @@ class Patience:
     def __init__(self, limits: Limits) -> None:
         """Do nothing before the first connection."""
         self._limits = limits
-        self._every = min(LONGEST_LOOK, min(limits.head, limits.body, limits.answer) / _LOOKS)
+        self._every = min(
+            LONGEST_LOOK, min(limits.head, limits.body, limits.log, limits.answer) / _LOOKS
+        )
         self._since: dict[PatientProtocol, tuple[Wait, float]] = {}
         self._longest_last: list[PatientProtocol] | None = None
         self._looking = False
@@ -120,7 +124,7 @@ class Patience:
     def _made_room(self) -> bool:
         """End the connection that has been waited for longest, as of the last look."""
         if self._longest_last is None:
-            times = self._since
+            times = {one: told for one, told in self._since.items() if told[0].kind != "log"}
             self._longest_last = sorted(times, key=lambda one: times[one][1], reverse=True)
         while self._longest_last:
             connection = self._longest_last.pop()
@@ -131,6 +135,9 @@ class Patience:
         return False
 
     def _end(self, connection: PatientProtocol, wait: Wait, why: str) -> None:
+        if wait.kind == "log":  # it is the log that keeps both waiting; the door counts it
+            connection.refuse_short_way()
+            return
         self.given_up[why] += 1
         connection.give_up(wait)
 
@@ -156,11 +163,14 @@ class PatientProtocol(ShortWayProtocol):
     def waits_for(self) -> Wait | None:
         """Return what the client has to do next; None if it is the server's turn, or all is well.
 
+        A webhook on its short way waits for the log: not for long, and that is the server's affair.
         Between two requests the keep-alive timer waits.
         """
         left = self.transport.get_write_buffer_size()
         if left:
             return Wait("answer", None, left)
+        if self.on_short_way is not None:
+            return Wait("log", self.on_short_way)
         cycle: Any = self.cycle
         body_to_come = cycle is not None and getattr(cycle, "more_body", False)
         if cycle is None or cycle.response_complete:

@@ -15,7 +15,15 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from app.api.corked import CorkedProtocol
-from app.api.ingress import OK_HEADERS, ONE_RECEIVED, PATH, Headers, WebhookIngress
+from app.api.ingress import (
+    OK_HEADERS,
+    ONE_RECEIVED,
+    PATH,
+    UNAVAILABLE_BODY,
+    UNAVAILABLE_HEADERS,
+    Headers,
+    WebhookIngress,
+)
 
 _URL = PATH.encode()
 MOST_HEAD = 512 * 1024
@@ -36,6 +44,8 @@ class ShortWayProtocol(CorkedProtocol):
         self._door = app if usual and isinstance(app, WebhookIngress) else None
         self._held = False
         """A request is being read whose ASGI task may not be needed."""
+        self._answering: _Answering | None = None
+        """The request on the short way; the cycle may be that of one behind it already."""
         self._body = b""
         self._in_head = False
         self._head_bytes = 0
@@ -83,9 +93,25 @@ class ShortWayProtocol(CorkedProtocol):
         answering = _Answering(self, self._door, self.scope, self._body)
         if self._door.at_once(self.headers, self._body, answering):
             self.cycle = answering  # type: ignore[assignment]
+            self._answering = answering
             self.tasks.add(answering)  # type: ignore[arg-type]
         else:
             self.go_the_asgi_way(self.scope, self._body, complete=True)
+
+    @property
+    def on_short_way(self) -> object | None:
+        """The request that waits for its event to be durable on the short way, if one does."""
+        return self._answering
+
+    def refuse_short_way(self) -> None:
+        """Answer 503 to that request: what it waits for may come yet, and it is to come again."""
+        if self._answering is not None:
+            self._answering.refuse()
+
+    def leave_short_way(self, answering: _Answering) -> None:
+        """Wait for a request no longer."""
+        self.tasks.discard(answering)  # type: ignore[arg-type]
+        self._answering = None
 
     def go_the_asgi_way(self, scope: Any, body: bytes, *, complete: bool) -> None:  # noqa: ANN401
         """Start the ordinary task of a request that was held, and has had no answer."""
@@ -135,7 +161,8 @@ class _Answering:
     """A request on the short way: for uvicorn a connection's cycle, and a task to wait for."""
 
     __slots__ = (
-        "_body", "_door", "_protocol", "_scope", "disconnected", "keep_alive", "response_complete",
+        "_body", "_door", "_protocol", "_scope", "disconnected", "keep_alive", "refused",
+        "response_complete",
     )  # fmt: skip
 
     def __init__(
@@ -151,12 +178,15 @@ class _Answering:
         self._body = body
         self.disconnected = False
         self.keep_alive = True
+        self.refused = False
         self.response_complete = False
 
     def __call__(self, recorded: bool) -> None:  # noqa: FBT001 - the receiver's answer
         """Answer 200; or, if the event was not recorded, go the ASGI way."""
         protocol = self._protocol
-        protocol.tasks.discard(self)
+        if self.refused:  # when it comes again it is known
+            return
+        protocol.leave_short_way(self)
         if recorded:
             self._door.count("received")
         if self.disconnected or protocol.transport.is_closing():
@@ -164,10 +194,25 @@ class _Answering:
         if not recorded:
             protocol.go_the_asgi_way(self._scope, self._body, complete=True)
             return
+        self._answer(_head(protocol.server_state.default_headers), ONE_RECEIVED)
+
+    def refuse(self) -> None:
+        """Answer 503, as the ASGI way does after as long."""
+        protocol = self._protocol
+        self.refused = True
+        protocol.leave_short_way(self)
+        self._door.unavailable("TimeoutError")
+        if self.disconnected or protocol.transport.is_closing():
+            return
+        headers = [*protocol.server_state.default_headers, *UNAVAILABLE_HEADERS]
+        head = b"HTTP/1.1 503 Service Unavailable\r\n" + _lines(headers)
+        self._answer(head, UNAVAILABLE_BODY)
+
+    def _answer(self, head: bytes, body: bytes) -> None:
+        protocol = self._protocol
         self.response_complete = True
-        head = _head(protocol.server_state.default_headers)
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
-        protocol.transport.write(head + end + ONE_RECEIVED)
+        protocol.transport.write(head + end + body)
         if not self.keep_alive:
             protocol.transport.close()
         protocol.on_response_complete()
@@ -197,6 +242,9 @@ def _head(default: Headers) -> bytes:
     global _heads  # noqa: PLW0603 - a cache of one
     if _heads[0] is not default:
         headers = [*default, *OK_HEADERS[len(ONE_RECEIVED)]]
-        lines = b"".join([b"%b: %b\r\n" % header for header in headers])
-        _heads = (default, b"HTTP/1.1 200 OK\r\n" + lines)
+        _heads = (default, b"HTTP/1.1 200 OK\r\n" + _lines(headers))
     return _heads[1]
+
+
+def _lines(headers: Headers) -> bytes:
+    return b"".join([b"%b: %b\r\n" % header for header in headers])

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-import httpx2
 import pytest
 
 from tests.integration.turns.outside import PATIENCE, Outside
@@ -149,7 +148,7 @@ async def test_a_node_with_another_key_is_refused(
 
 
 async def stands_still(server: PostgresServer, two: TwoBots) -> None:
-    """A database that answers nothing keeps its own bot waiting, and nobody else."""
+    """A database that answers nothing keeps its own bot waiting, not for long, and nobody else."""
     processes = server.processes()
     for process in processes:
         process.suspend()
@@ -160,15 +159,12 @@ async def stands_still(server: PostgresServer, two: TwoBots) -> None:
             begun = loop.time()
             assert (await two.post("HELP-1", "canoe", number)).status_code == 200
             assert loop.time() - begun < BOUND_SECONDS
-        assert not stuck.done(), "it was not stuck"
+        end = await stuck
     finally:
         for process in processes:
             process.resume()
-    (end,) = await asyncio.gather(stuck, return_exceptions=True)
-    if isinstance(end, BaseException):
-        assert isinstance(end, httpx2.ReadTimeout)
-    else:
-        assert end.status_code in {200, 503}
+    assert end.status_code == 503
+    assert int(end.headers["retry-after"]) > 0
 
 
 async def test_a_bot_whose_database_is_killed_does_not_harm_the_other(
@@ -202,7 +198,7 @@ keys_database_url = "{place.database()}"
             await outside.reads(ANA)
             ready = await two.ready()
             assert (ready["http"], ready["status"]) == (200, "ready")
-            assert "sales: the log cannot be written" in str(ready["reason"])
+            assert str(ready["reason"]).startswith("sales: the log ")
             own_postgres.start()
             async with asyncio.timeout(PATIENCE):
                 while (await two.post("SALES-1", "kayak", 2)).status_code != 200:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,9 +14,10 @@ from pathlib import Path
 import msgspec
 import uvicorn
 from pydantic import SecretStr
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.corked import CorkedProtocol
+from app.api.desks import Desks
 from app.api.ingress import WebhookIngress
 from app.api.patience import Patience
 from app.api.short_way import ShortWayProtocol
@@ -38,6 +40,14 @@ class CountingIngress(WebhookIngress):
     """The door, and how often it was gone through the ASGI way."""
 
     asgi = 0
+
+    def __init__(self, app: ASGIApp, desks: Desks, *, max_body: int, seconds: float) -> None:
+        self.outcomes: Counter[str] = Counter()
+
+        def count(outcome: str) -> None:
+            self.outcomes[outcome] += 1
+
+        super().__init__(app, desks, max_body=max_body, seconds=seconds, count=count)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.asgi += 1
@@ -140,6 +150,7 @@ async def house(
     short: bool = True,
     timeout_keep_alive: int = 5,
     patience: Patience | None = None,
+    seconds: float = PATIENCE,
 ) -> AsyncIterator[House]:
     """Open a bot behind one protocol or the other; with `patience`, the one of `hilo serve`."""
     protocol = ShortWayProtocol if short else CorkedProtocol
@@ -155,7 +166,9 @@ async def house(
     outside = open_outside(settings, openai_url=NOWHERE, whapi_url=NOWHERE)
     async with open_bot(settings, outside) as bot:
         ingress = door(settings, [Seat.of(bot)], dict if patience is None else patience.numbers)
-        counting = CountingIngress(ingress._app, ingress._desks, max_body=ingress._max_body)
+        counting = CountingIngress(
+            ingress._app, ingress._desks, max_body=ingress._max_body, seconds=seconds
+        )
         config = uvicorn.Config(
             counting,
             port=0,
