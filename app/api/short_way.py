@@ -110,7 +110,7 @@ class ShortWayProtocol(CorkedProtocol):
 
     def leave_short_way(self, answering: _Answering) -> None:
         """Wait for a request no longer."""
-        self.tasks.discard(answering)  # type: ignore[arg-type]
+        self.tasks.discard(answering)
         self._answering = None
 
     def go_the_asgi_way(self, scope: Any, body: bytes, *, complete: bool) -> None:  # noqa: ANN401

@@ -100,6 +100,6 @@ async def test_nobody_waits_for_a_frozen_database_and_the_node_comes_back_by_its
                 assert clock() - began < PATIENCE + GIVEN_UP
                 await outside.watch(NOBODY, 0.1)
         await outside.reads(EVA)
-        await fleet.is_whole()
+        await fleet.check_promises()
     finally:
         await fleet.close()
