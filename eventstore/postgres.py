@@ -19,14 +19,12 @@ from eventstore.postgres_connections import SQL, PostgresSettings, Server, is_lo
 from eventstore.postgres_notices import Listener, NoticeWatch
 from eventstore.postgres_pool import Pool
 from eventstore.postgres_schema import check_name, open_schema, prepare
-from eventstore.queries import END, NEW, START, LogQueries, PlainRow
+from eventstore.queries import LogQueries, Values
 from eventstore.types import (
+    AppendId,
     Clock,
     Micros,
     Position,
-    Recorded,
-    StreamName,
-    Version,
 )
 
 _DEFAULTS: Final = PostgresSettings()
@@ -74,9 +72,7 @@ class PostgresLog(PostgresAppends, LogQueries):
             self.close()
             raise
 
-    def _ask(
-        self, query: str, values: Sequence[object] = (), *, prepare: bool | None = None
-    ) -> list[Any]:
+    def _ask(self, query: str, values: Values = (), *, prepare: bool | None = None) -> list[Any]:
         """Return the rows of one query, asked again if the connection turns out to be dead.
 
         `prepare` is psycopg's: None keeps a plan for what is asked again and again, False makes one
@@ -94,7 +90,7 @@ class PostgresLog(PostgresAppends, LogQueries):
             msg = f"the log cannot be read: {self._server.why(error)}"
             raise LogUnavailable(msg) from error
 
-    def _fetch(self, query: str, values: Sequence[object], *, prepare: bool | None) -> list[Any]:
+    def _fetch(self, query: str, values: Values, *, prepare: bool | None) -> list[Any]:
         with self._pool.connection() as connection:
             cursor = connection.execute(SQL[query], values, prepare=prepare, binary=True)
             return cursor.fetchall()
@@ -103,61 +99,14 @@ class PostgresLog(PostgresAppends, LogQueries):
         """Return the store's time, as far as this node can tell. Never waits."""
         return self._clock.now()
 
-    def read_stream(
-        self,
-        stream: StreamName,
-        *,
-        after: Version = NEW,
-        up_to: Version | None = None,
-        limit: int | None = None,
-    ) -> list[Recorded]:
-        """Return events of one stream with `after < version <= up_to`, oldest first."""
-        end = END if up_to is None else up_to
-        rows = self._ask("read_stream", (stream, after, end, limit))
-        if rows:
-            self._lineage.saw(rows[-1][0], rows[-1][5])
-        return [Recorded(r[0], stream, *r[1:]) for r in rows]
+    def _ask_for_types(
+        self, query: str, after: int, up_to: int, types: Sequence[str], *more: object
+    ) -> list[Any]:
+        prepare = None if more or up_to - after < _WIDE else False
+        return self._ask(query, (after, up_to, texts(types), *more), prepare=prepare)
 
-    def read_rows(
-        self,
-        *,
-        after: Position = START,
-        up_to: Position | None = None,
-        limit: int = 1000,
-        types: Sequence[str] | None = None,
-    ) -> list[PlainRow]:
-        """Return what `read` returns as plain tuples in the order of `Recorded`'s fields."""
-        if types is None:
-            return self._page("read_all", (), after, up_to, limit)
-        return self._page("read_types", (texts(types),), after, up_to, limit)
-
-    def _page(
-        self,
-        query: str,
-        wanted: Sequence[object],
-        after: Position,
-        up_to: Position | None,
-        limit: int,
-    ) -> list[PlainRow]:
-        end: int = END if up_to is None else up_to
-        rows = self._ask(query, (after, end, *wanted, limit))
-        if rows and len(rows) == limit:
-            last = self._ask("last_of_append", {"position": rows[-1][0]})[0][0]  # type: ignore[arg-type]
-            if last > rows[-1][0]:
-                rows += self._ask(query, (rows[-1][0], min(last, end), *wanted, None))
-        if rows:
-            self._lineage.saw(rows[-1][0], rows[-1][6])
-        return rows
-
-    def scan(
-        self, *, after: Position, up_to: Position, types: Sequence[str]
-    ) -> list[tuple[int, int, str, int, bytes]]:
-        """Return events of some types with `after < position <= up_to`, oldest first.
-
-        As (position, number of the stream, type, recorded_at, state); see `LogReader.scan`.
-        """
-        prepare = None if up_to - after < _WIDE else False
-        return self._ask("scan_types", (after, up_to, texts(types)), prepare=prepare)
+    def _saw(self, position: Position, append_id: AppendId) -> None:
+        self._lineage.saw(position, append_id)
 
     def stream_names(self, numbers: Iterable[int]) -> dict[int, str]:
         """Return the names of streams by their numbers; both are for ever."""

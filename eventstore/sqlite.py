@@ -18,16 +18,13 @@ from urllib.parse import quote
 from eventsourcing.persistence import ConnectionPoolClosedError, PersistenceError
 
 from eventstore.errors import LogUnavailable
-from eventstore.queries import END, NEW, START, LogQueries, PlainRow
+from eventstore.queries import LogQueries, Values
 from eventstore.sqlite_appends import SQLiteAppends
 from eventstore.sqlite_connections import SQL, LogDatastore, connect, system_clock
 from eventstore.types import (
     Clock,
     Micros,
     Position,
-    Recorded,
-    StreamName,
-    Version,
 )
 
 POLL_SECONDS: Final = 0.01
@@ -39,6 +36,8 @@ class SQLiteLog(SQLiteAppends, LogQueries):
     `append_batch` belongs to one thread at a time; everything else is safe from any thread.
     `server` says that this process owns the file's WAL and checkpoints it.
     """
+
+    _no_limit = -1
 
     def __init__(self, path: Path, *, clock: Clock = system_clock, server: bool = False) -> None:
         """Open or create the log. Raises `LogUnavailable` if the file cannot be used."""
@@ -91,7 +90,7 @@ class SQLiteLog(SQLiteAppends, LogQueries):
             msg = f"the log at {self.path} cannot be read: {error}"
             raise LogUnavailable(msg) from error
 
-    def _ask(self, query: str, values: Sequence[object] = ()) -> list[Any]:
+    def _ask(self, query: str, values: Values = ()) -> list[Any]:
         with self._read() as cursor:
             return cursor.execute(SQL[query], values).fetchall()
 
@@ -99,64 +98,12 @@ class SQLiteLog(SQLiteAppends, LogQueries):
         """Return the store's time."""
         return self._clock.now()
 
-    def read_stream(
-        self,
-        stream: StreamName,
-        *,
-        after: Version = NEW,
-        up_to: Version | None = None,
-        limit: int | None = None,
-    ) -> list[Recorded]:
-        """Return events of one stream with `after < version <= up_to`, oldest first."""
-        end = END if up_to is None else up_to
-        most = -1 if limit is None else limit
-        rows = self._ask("read_stream", (stream, after, end, most))
-        return [Recorded(r[0], stream, *r[1:]) for r in rows]
-
-    def read_rows(
-        self,
-        *,
-        after: Position = START,
-        up_to: Position | None = None,
-        limit: int = 1000,
-        types: Sequence[str] | None = None,
-    ) -> list[PlainRow]:
-        """Return what `read` returns as plain tuples in the order of `Recorded`'s fields."""
-        if types is None:
-            return self._page("read_all", (), after, up_to, limit)
-        return self._page("read_types", types, after, up_to, limit)
-
-    def _page(
-        self,
-        query: str,
-        wanted: Sequence[object],
-        after: Position,
-        up_to: Position | None,
-        limit: int,
-    ) -> list[PlainRow]:
-        end: int = END if up_to is None else up_to
-        text = SQL[query].replace("/*types*/", ",".join("?" * len(wanted)))
+    def _ask_for_types(
+        self, query: str, after: int, up_to: int, types: Sequence[str], *more: object
+    ) -> list[Any]:
+        text = SQL[query].replace("/*types*/", ",".join("?" * len(types)))
         with self._read() as cursor:
-            rows = cursor.execute(text, (after, end, *wanted, limit)).fetchall()
-            if rows and len(rows) == limit:
-                last = cursor.execute(SQL["last_of_append"], (rows[-1][0],)).fetchone()[0]
-                if last > rows[-1][0]:
-                    rest = (rows[-1][0], min(last, end), *wanted, -1)
-                    rows += cursor.execute(text, rest).fetchall()
-        return rows
-
-    def scan(
-        self, *, after: Position, up_to: Position, types: Sequence[str]
-    ) -> list[tuple[int, int, str, int, bytes]]:
-        """Return events of some types with `after < position <= up_to`, oldest first.
-
-        As (position, number of the stream, type, recorded_at, state): without the join that
-        `read_rows` makes, and the columns that a read model does not look at, it reads 1.6 times
-        as fast. `stream_names` tells what the numbers stand for.
-        """
-        query = SQL["scan_types"].replace("/*types*/", ",".join("?" * len(types)))
-        with self._read() as cursor:
-            return cursor.execute(query, (after, up_to, *types)).fetchall()
+            return cursor.execute(text, (after, up_to, *types, *more)).fetchall()
 
     def stream_names(self, numbers: Iterable[int]) -> dict[int, str]:
         """Return the names of streams by their numbers; both are for ever."""

@@ -137,7 +137,7 @@ SELECT id, name FROM streams WHERE id IN (SELECT value FROM json_each(?));
 -- last_of_append: The last position of the append that an event belongs to.
 SELECT coalesce(
     (SELECT position - 1 FROM events
-      WHERE position > ?1 AND append_id <> (SELECT append_id FROM events WHERE position = ?1)
+      WHERE position > :position AND append_id <> (SELECT append_id FROM events WHERE position = :position)
       ORDER BY position LIMIT 1),
     (SELECT max(position) FROM events));
 
