@@ -18,7 +18,7 @@ from app import exports, stores
 from app.aggregates.catalogue import EVENT_CLASSES
 from app.exports.formats import Column, Row
 from app.exports.selection import Selection
-from app.projections import NotBuilt, ReadModel, past
+from app.projections import NotBuilt, ReadModel, UnknownTable, past
 from app.projections.presenting import Presenter
 from app.projections.skipping import Skip
 from app.settings import Settings
@@ -36,6 +36,7 @@ class CannotExport(Exception):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `export` takes beside the worker's other arguments."""
     parser.add_argument("--format", choices=exports.FORMATS, default="jsonl")
+    parser.add_argument("--table", help="for export: of the --model; default: its first")
     parser.add_argument("--gzip", action="store_true", help="for export: compress it")
     parser.add_argument("--after", type=int, default=0, help="for export: events after this one")
     parser.add_argument("--type", action="append", default=[], help="for export: stored types")
@@ -65,7 +66,7 @@ def export(
             else:
                 columns, rows = _log(options, log, keyring)
             _write(options, columns, rows)
-    except exports.NoParquet as error:
+    except (exports.NoParquet, UnknownTable) as error:
         raise CannotExport(error) from None
     finally:
         if keyring is not None:
@@ -97,6 +98,7 @@ def _model(  # noqa: PLR0913 - what of what, as of when, and where
     keyring: Keyring | None,
     scratch: Path,
 ) -> tuple[Sequence[Column], Iterable[Row]]:
+    table = exports.table_of(model, options.table)
     path = settings.bot_directory / "views.db"
     if options.position:
         path = scratch / "past.db"
@@ -104,7 +106,7 @@ def _model(  # noqa: PLR0913 - what of what, as of when, and where
     elif not path.is_file():
         raise NotBuilt(model.name)
     sealer = None if keyring is None else Sealer(keyring)
-    return exports.model_rows(path, scratch / "rows.db", model, log, sealer)
+    return exports.table_rows(path, scratch / "rows.db", table, log, sealer)
 
 
 def _write(options: argparse.Namespace, columns: Sequence[Column], rows: Iterable[Row]) -> None:

@@ -210,6 +210,10 @@ def skip(
 def export(
     name: Name,
     *,
+    table: Annotated[
+        str | None,
+        typer.Option("--table", metavar="TABLE", help="One of its tables; default: the first."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -228,22 +232,25 @@ def export(
 ) -> int:
     """Export a read model's table, now or as it was, with the columns of docs/read-models.md.
 
-    The client view has the names of M003; without --open what is personal in it is masked. With
-    --output a summary is printed (--json: as JSON); else stdout holds the rows themselves.
+    One with several tables gives its first, and says which others there are. The client view has
+    the names of M003; without --open what is personal in it is masked. With --output a summary is
+    printed (--json: as JSON); else stdout holds the rows themselves.
     """
     from app import asof
     from app.cli import output as printing
     from app.cli.export import whole
-    from app.projections import MODELS, UnknownModel, named
+    from app.exports import table_of
+    from app.projections import MODELS, UnknownModel, UnknownTable, named
     from app.projections.bulk import worker_command
 
     with opened(data, bot) as here:
         try:
             model = named(name, MODELS)
-        except UnknownModel as error:
+            chosen = table_of(model, table)
+        except (UnknownModel, UnknownTable) as error:
             raise WrongUsage(str(error)) from None
         words = worker_command(here.settings.bot_directory, "export", [model.name])
-        words += [f"--format={format_}", *(["--open"] if opening else [])]
+        words += [f"--table={chosen}", f"--format={format_}", *(["--open"] if opening else [])]
         if as_of is not None:
             words.append(f"--position={asof.as_of(here.log, as_of)}")
     if output is None or str(output) == "-":
@@ -252,9 +259,12 @@ def export(
         with whole(output) as file:
             _export(words, file)
         if as_json:
-            printing.write_json({"file": str(output), "name": model.name})
+            printing.write_json({"file": str(output), "name": model.name, "table": chosen})
         else:
-            printing.remark(f"the rows of {model.name} are in {output}")
+            printing.remark(f"the rows of {chosen} are in {output}")
+    others = [one for one in model.tables if one != chosen]
+    if table is None and others:
+        printing.remark(f"these are the rows of {chosen}; --table gives {' or '.join(others)}")
     return DONE
 
 

@@ -1,7 +1,8 @@
 """What an export's rows are: events as `app.projections.presenting` shows them, or tables' rows.
 
-For tables the state of an event is JSON text. A read model's rows are its first table's, with the
-columns of `docs/read-models.md`; the client view has the names of M003, opened or masked.
+For tables the state of an event is JSON text. A read model's rows are one of its tables' or SQL
+views', with the columns of `docs/read-models.md`; the client view has the names of M003, opened or
+masked, by either of its names.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import msgspec
 
 from app.exports.formats import Column, Kind, Row
 from app.exports.selection import Selection, pages
-from app.projections import ReadModel, clients
+from app.projections import ReadModel, UnknownTable, clients
 from app.projections.presenting import Presenter
 from app.times import iso
 from eventstore.errors import KeyringError
@@ -24,6 +25,7 @@ from eventstore.store import LogReader
 from eventstore.types import Position
 
 MASK: Final = "•••"
+_CLIENTS_IN_SQL: Final = "ClientView"
 LOG_COLUMNS: Final[tuple[Column, ...]] = (
     ("position", "int"),
     ("epoch", "int"),
@@ -68,15 +70,27 @@ def flat_event(event: Row) -> Row:
     return event | {"state": msgspec.json.encode(event["state"]).decode()}
 
 
-def model_rows(
-    path: Path, scratch: Path, model: ReadModel, log: LogReader, sealer: Sealer | None
+def table_of(model: ReadModel, wanted: str | None) -> str:
+    """Return the table of a read model that is meant, its first if none is named.
+
+    Raises `UnknownTable`, which lists them.
+    """
+    if wanted is None:
+        return model.tables[0]
+    if wanted not in model.tables:
+        raise UnknownTable(model.name, model.tables)
+    return wanted
+
+
+def table_rows(
+    path: Path, scratch: Path, table: str, log: LogReader, sealer: Sealer | None
 ) -> tuple[Sequence[Column], Iterator[Row]]:
-    """Return a read model's columns and rows, all of one moment of the views at `path`.
+    """Return the columns and rows of a read model's table, of one moment of the views at `path`.
 
     They are copied to `scratch` first: whoever reads slowly must not keep the live file from
     being tidied up. Without a sealer personal columns are masked. Raises `sqlite3.Error`.
     """
-    table = model.tables[0]
+    table = "client_view" if table == _CLIENTS_IN_SQL else table  # what is in it is sealed
     db = sqlite3.connect(scratch, isolation_level=None)
     db.execute("PRAGMA synchronous=OFF")
     db.execute("ATTACH ? AS live", (str(path),))
@@ -85,8 +99,19 @@ def model_rows(
     if table == "client_view":
         return _CLIENT_COLUMNS, _clients(db, log, sealer)
     found = db.execute(f'PRAGMA table_info("{table}")').fetchall()
-    columns = [(name, _KINDS.get(kind.upper(), "text")) for _, name, kind, *_ in found]
+    columns = [(name, _kind(db, table, name, declared)) for _, name, declared, *_ in found]
     return columns, _rows(db, table, [name for name, _ in columns])
+
+
+def _kind(db: sqlite3.Connection, table: str, column: str, declared: str) -> Kind:
+    """Return what a column holds; an SQL view's says nothing of what is computed in it."""
+    if declared:
+        return _KINDS.get(declared.upper(), "text")
+    query = f'SELECT DISTINCT typeof("{column}") FROM "{table}"'  # noqa: S608 - our own names
+    held = {kind for (kind,) in db.execute(query)} - {"null"}
+    if held == {"integer"}:
+        return "int"
+    return "float" if held and held <= {"integer", "real"} else "text"
 
 
 def _rows(db: sqlite3.Connection, table: str, names: Sequence[str]) -> Iterator[Row]:

@@ -24,6 +24,7 @@ from app.projections.errors import (
     ProjectionError,
     RebuildRunning,
     UnknownModel,
+    UnknownTable,
 )
 from app.projections.follower import Follower
 from app.projections.model import ReadModel, Seen, Session
@@ -72,6 +73,7 @@ __all__ = [  # noqa: RUF022 - constants in plain order, too (test_house)
     "ThreadView",
     "Threads",
     "UnknownModel",
+    "UnknownTable",
     "Views",
     "analytics",
     "band",

@@ -6,10 +6,13 @@ ProjectionError
 ├── OtherVersion        the rows that are there are of a release with other columns
 ├── RebuildRunning      another process rebuilds the same views: one at a time
 ├── RebuildFailed       a rebuild ended without switching; what was live still is
-└── UnknownModel        no read model is called so
+├── UnknownModel        no read model is called so
+└── UnknownTable        no table of a read model is called so
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class ProjectionError(Exception):
@@ -58,3 +61,10 @@ class UnknownModel(ProjectionError):
 
     def __init__(self, name: str, known: list[str]) -> None:
         super().__init__(f"there is no read model {name!r}: there are {', '.join(known)}")
+
+
+class UnknownTable(ProjectionError):
+    """No table of a read model is called so."""
+
+    def __init__(self, model: str, tables: Sequence[str]) -> None:
+        super().__init__(f"{model} has no such table: it has {', '.join(tables)}")

@@ -91,6 +91,8 @@ class ModelStatus(msgspec.Struct, frozen=True):
     """Age of the oldest of them, by the log's clock."""
     error: str | None
     updated_at: int | None
+    tables: tuple[str, ...]
+    """Its tables and SQL views; the first is what an export gives if none is named."""
 
 
 def threads(views: Views, *, limit: int = 50, offset: int = 0) -> Threads:
@@ -160,6 +162,7 @@ def _status(model: ReadModel, standing: Standing | None, log: LogReader) -> Mode
         lag_seconds=max(0, log.now() - oldest.recorded_at) / 1e6 if oldest else 0.0,
         error=standing.error if standing else None,
         updated_at=standing.updated_at if standing else None,
+        tables=model.tables,
     )
 
 

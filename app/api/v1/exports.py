@@ -18,12 +18,16 @@ from app.api.v1.paging import stored_types
 from app.api.v1.reading import MOMENT, AsOf, BotName, Read, no_such, read_for, user_stream
 from app.api.v1.showing import PROBLEMS
 from app.children import ChildFailed, Piped
-from app.exports.formats import Format
-from app.projections import MODELS, UnknownModel, named
+from app.exports import Format, table_of
+from app.projections import MODELS, UnknownModel, UnknownTable, named
 
 router = APIRouter(prefix="/v1/exports", tags=["exports"])
 Reader = Annotated[Caller, Depends(needs("events"))]
 AsFormat = Annotated[Format, Query(alias="format", description="Parquet needs hilo[parquet]")]
+Table = Annotated[
+    str | None,
+    Query(max_length=64, description="one of its tables or SQL views; default: the first"),
+]
 
 _MEDIA: Final[dict[Format, str]] = {
     "jsonl": "application/jsonl",
@@ -86,16 +90,23 @@ async def export_model(  # noqa: PLR0913 - every filter is a parameter
     name: Annotated[str, Path(max_length=64, description="of `GET /v1/projections`")],
     *,
     bot: BotName = "",
+    table: Table = None,
     format_: AsFormat = "jsonl",
     as_of: AsOf = None,
 ) -> StreamingResponse:
-    """Export a read model's table as `docs/read-models.md` describes it, now or as of then."""
+    """Export a read model's table as `docs/read-models.md` describes it, now or as of then.
+
+    One with several tables gives its first; the answer's header `x-hilo-tables` names them all.
+    """
     read = read_for(request, caller, bot)
     try:
         model = named(name, MODELS)
+        chosen = table_of(model, table)
     except UnknownModel:
         raise ProblemError(no_such("read model")) from None
-    words = [f"--model={model.name}"]
+    except UnknownTable as error:
+        raise ProblemError(_cannot(str(error))) from None
+    words = [f"--model={model.name}", f"--table={chosen}"]
     if as_of is not None and as_of.strip() not in {"", "now"}:
         position = await read.position(as_of)
         if not position:
@@ -103,7 +114,10 @@ async def export_model(  # noqa: PLR0913 - every filter is a parameter
         words.append(f"--position={position}")
     if caller.may("numbers"):
         words.append("--open")
-    return await _streamed(read, format_, words, model.name)
+    answer = await _streamed(read, format_, words, model.name if table is None else chosen)
+    answer.headers["x-hilo-table"] = chosen
+    answer.headers["x-hilo-tables"] = ", ".join(model.tables)
+    return answer
 
 
 async def _streamed(read: Read, format_: Format, words: list[str], name: str) -> StreamingResponse:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from app import reads
+from app.aggregates import events as e
 from app.children import Piped, piped
 from tests.integration.api.conftest import Client
 from tests.integration.cli.house import ANA, House
@@ -65,6 +66,41 @@ async def test_a_read_model_now_and_as_of_then(
         seen[role] = next(row["chatId"] for row in rows if row["userId"] == house.people[ANA])
     assert seen == {"auditor": f"{ANA}@s.whatsapp.net", "analyst": "•••"}
     assert (await local.get("/v1/exports/nothing")).status_code == 401  # there are keys now
+
+
+async def test_the_table_that_is_named(stage: Stage, local: Client, house: House) -> None:
+    with House(house.data) as again:
+        again.people = house.people
+        left = e.ThreadReset(thread="conv_5678", reason="cleanup", left_behind=1_234)
+        end = again.append(ANA, left).last_position
+    await stage.until(lambda: stage.bot.follower.position >= end)
+    first = await local.get("/v1/exports/cleanup_log")
+    assert first.headers["x-hilo-table"] == "cleanups"
+    assert first.headers["x-hilo-tables"] == "cleanups, cleaned_threads, ThreadCleanupLog"
+    assert 'filename="cleanup_log.jsonl"' in first.headers["content-disposition"]
+    (run,) = lines(first.text)
+    named = await local.get("/v1/exports/cleanup_log?table=cleaned_threads")
+    assert 'filename="cleaned_threads.jsonl"' in named.headers["content-disposition"]
+    (row,) = lines(named.text)
+    assert (row["cleanup"], row["user"]) == (run["id"], house.people[ANA])
+    (seen,) = lines((await local.get("/v1/exports/cleanup_log?table=ThreadCleanupLog")).text)
+    assert seen["total_tokens_cleared"] == 1_234
+    wrong = await local.get("/v1/exports/cleanup_log?table=turns")
+    assert (wrong.status_code, wrong.json()["type"]) == (422, "/problems/cannot-export")
+    assert "cleaned_threads" in wrong.json()["detail"]
+
+
+async def test_the_other_name_of_the_client_view_is_masked_as_well(
+    stage: Stage, key: Key, local: Client
+) -> None:
+    await stage.until(lambda: stage.bot.follower.position == stage.bot.log.head().position)
+    url = "/v1/exports/client_view?table="
+    answers = [
+        await local.get(url + table, headers=key("analyst"))
+        for table in ("ClientView", "client_view")
+    ]
+    assert answers[0].text == answers[1].text
+    assert {row["chatId"] for row in lines(answers[0].text)} == {"•••"}
 
 
 @pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="an optional extra")
