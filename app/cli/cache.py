@@ -39,11 +39,7 @@ def stats(*, data: Data = None, bot: Bot = None, as_json: Json = False) -> int:
     if as_json:
         output.write_json({"caches": rows})
     elif rows:
-        columns = tuple(rows[0])
-        output.write_table(
-            [column.replace("_", " ") for column in columns],
-            [[row[column] for column in columns] for row in rows],
-        )
+        output.write_rows(rows)
     else:
         output.remark(f"the server has no bot {settings.bot!r} open")
     return DONE

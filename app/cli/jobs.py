@@ -30,8 +30,7 @@ def list_jobs(*, data: Data = None, bot: Bot = None, as_json: Json = False) -> i
     if as_json:
         output.write_json({"jobs": rows})
     else:
-        columns = tuple(rows[0])
-        output.write_table(columns, [[row[column] for column in columns] for row in rows])
+        output.write_rows(rows)
     return FOUND if any(row["outcome"] in {"failed", "given up"} for row in rows) else DONE
 
 

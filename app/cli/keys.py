@@ -96,7 +96,7 @@ def list_keys(*, data: Data = None, as_json: Json = False) -> int:
     if as_json:
         output.write_json(rows)
     elif rows:
-        output.write_table(tuple(rows[0]), [tuple(row.values()) for row in rows])
+        output.write_rows(rows)
     else:
         output.remark("there is no key: only this machine is served, and may see everything")
     return DONE

@@ -30,11 +30,7 @@ def nodes(*, data: Data = None, bot: Bot = None, as_json: Json = False) -> int:
     if as_json:
         output.write_json({"position": head, "alive": alive, "nodes": rows})
     elif rows:
-        columns = tuple(rows[0])
-        output.write_table(
-            [column.replace("_", " ") for column in columns],
-            [[row[column] for column in columns] for row in rows],
-        )
+        output.write_rows(rows)
     else:
         output.remark("no node has ever run")
     return DONE if alive else FOUND

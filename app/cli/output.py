@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TextIO
 
@@ -80,6 +80,15 @@ def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     for row in rows:
         table.add_row(*(Text(_cell(value)) for value in row))
     _render(table)
+
+
+def write_rows(rows: Sequence[Mapping[str, object]]) -> None:
+    """Print rows, of which there is one at least, under the names that all of them have."""
+    columns = tuple(rows[0])
+    write_table(
+        [column.replace("_", " ") for column in columns],
+        [[row[column] for column in columns] for row in rows],
+    )
 
 
 def write_fields(fields: Sequence[tuple[str, object]]) -> None:

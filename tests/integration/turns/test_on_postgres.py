@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
 
+from tests.integration.cli.conftest import Ran
 from tests.integration.turns.outside import PATIENCE, Outside
 from tests.integration.turns.processes import Server, simulators
 from tests.integration.turns.test_several_bots import BOUND_SECONDS, CHANNELS, SECRETS, TwoBots
@@ -25,16 +24,6 @@ IMPATIENT = {
     "HILO_DATABASE_STATEMENT_SECONDS": "1",
     "HILO_DATABASE_LOCK_SECONDS": "1",
 }
-
-
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:  # noqa: ANN401 - whatever was printed
-        return json.loads(self.out)
 
 
 class Databank:
