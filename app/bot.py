@@ -17,6 +17,7 @@ from app.conversation.nodes import NodeStatus
 from app.conversation.slots import Slots
 from app.outside import Outside
 from app.settings import Settings
+from eventstore.errors import EventStoreError
 
 DRAIN_SECONDS = 10.0
 FLUSH_SECONDS = 5.0
@@ -99,12 +100,22 @@ class Bot(Parts):
         self.follower.stop()
         self.identities.close()
         self.writer.close()
+        self._leave()
         self.readers.shutdown()
         self.checkpoint.close()
         self.asked.close()
         self.views.close()
         self.keyring.close()
         self.log.close()
+
+    def _leave(self) -> None:
+        """Say that this node is no more, now that it writes nothing: others need not wait for it.
+
+        Not if it could not say anything for long: they know then.
+        """
+        if self.nodes.may_work:
+            with contextlib.suppress(EventStoreError):
+                self.log.forget_node(self.nodes.node, self.nodes.incarnation)
 
     def hurry(self) -> None:
         """Let `close` wait for running turns no longer: recovery goes on with them."""

@@ -6,10 +6,12 @@ PostgreSQL the log's head is, and nodes that beat are refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Final
+
+from pydantic import SecretStr
 
 from app.addresses import without_secrets
 from app.lock import exclusive, exclusive_directory
@@ -81,6 +83,19 @@ class Place:
     def schema(self) -> str:
         """The schema of the log, if it is in PostgreSQL."""
         return self.settings.schema_name
+
+    @property
+    def lasting(self) -> str:
+        """The place as it is put on record: meant alike from every working directory."""
+        return str(self if self.file is None else self.file.resolve())
+
+    @property
+    def installation(self) -> Settings:
+        """Settings of an installation whose control log is beside this log."""
+        changed: dict[str, object] = {"database_url": SecretStr(self.url)}
+        if self.directory is not None:
+            changed["data"] = self.directory.parent
+        return self.settings.model_copy(update=changed)
 
     def __str__(self) -> str:
         if self.file is not None:
@@ -193,21 +208,33 @@ class ControlPlace(Place):
         del goal
         return 0
 
+    @property
+    def installation(self) -> Settings:
+        """Settings of an installation that has this control log."""
+        changed: dict[str, object] = {"database_url": SecretStr(self.url)}
+        if self.directory is not None:
+            changed["data"] = self.directory
+        return self.settings.model_copy(update=changed)
+
     def switch(self) -> dict[str, str]:
         """Return nothing: what makes the bots use this place makes their control log do so."""
         return {}
 
 
-def move_house(origin: Place, goal: Place, say: Say) -> tuple[Moved, int]:
+def move_house(
+    origin: Place, goal: Place, say: Say, *, record: Callable[[], object]
+) -> tuple[Moved, int]:
     """Copy log and keys, compare, and make the goal usable; return also how many rows of keys.
 
-    Raises `StoreLocked`, `LogUnavailable`, `KeyringError`, `CopyFailed`, `CopyDiffers`.
+    `record` is called before the goal can be used: nobody moves into what nobody recorded. Raises
+    `StoreLocked`, `LogUnavailable`, `KeyringError`, `CopyFailed`, `CopyDiffers`.
     """
     origin.check()
     counts: list[int] = []
 
     def keys_too() -> None:
         counts.append(origin.move_keys(goal))
+        record()
 
     with ExitStack() as stack:
         stack.enter_context(origin.alone())

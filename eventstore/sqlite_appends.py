@@ -136,9 +136,16 @@ class SQLiteAppends:
 
     def forget_nodes(self, before: Micros) -> int:
         """Delete the rows of nodes that last beat before an instant; return how many there were."""
+        return self._delete_nodes("forget_nodes", (before,))
+
+    def forget_node(self, node: str, incarnation: str) -> bool:
+        """Delete the row of a node that ends; return whether that incarnation had one."""
+        return bool(self._delete_nodes("forget_node", (node, incarnation)))
+
+    def _delete_nodes(self, query: str, values: tuple[object, ...]) -> int:
         with self._write_lock:
             try:
-                return self._writer.execute(SQL["forget_nodes"], (before,)).rowcount
+                return self._writer.execute(SQL[query], values).rowcount
             except sqlite3.Error as error:
                 msg = f"cannot write the log ({error}): no node was forgotten"
                 raise LogUnavailable(msg) from error

@@ -184,5 +184,11 @@ class LogStore(LogReader, Protocol):
         Safe from any thread. Raises `LogUnavailable`.
         """
 
+    def forget_node(self, node: str, incarnation: str) -> bool:
+        """Delete the row of a node that ends; return whether that incarnation had one.
+
+        Safe from any thread. Raises `LogUnavailable`.
+        """
+
     def close(self) -> None:
         """Close every connection."""

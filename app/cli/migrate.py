@@ -42,9 +42,11 @@ def migrate_store(
     """Copy a stopped bot's log and keys from SQLite to PostgreSQL, or back, and compare every leaf.
 
     The source stays as it is. A copy that was interrupted goes on where it stopped when the
-    command is run again; until it is complete, hilo serve refuses the target.
+    command is run again; until it is complete, hilo serve refuses the target. The control log
+    keeps who moved what from where to where.
     """
     from app.cli import output
+    from app.moves import record_move, record_move_of_control
     from app.moving import ControlPlace, Place, move_house
 
     settings = installation_of(data, bot) if control else settings_of(data, bot)
@@ -55,8 +57,15 @@ def migrate_store(
         msg = f"FROM and TO are both {origin}: name another TO"
         raise WrongUsage(msg)
     began = time.monotonic()
+
+    def record() -> None:
+        if not control:
+            record_move(installation_of(data, bot), origin, goal)
+
     with output.bar("copying") as bar:
-        moved, key_rows = move_house(origin, goal, _shown_in(bar))
+        moved, key_rows = move_house(origin, goal, _shown_in(bar), record=record)
+    if control:
+        record_move_of_control(origin, goal)
     seconds = time.monotonic() - began
     shown: dict[str, object] = {
         "from": str(origin),

@@ -18,7 +18,7 @@ def nodes(*, data: Data = None, bot: Bot = None, as_json: Json = False) -> int:
     """List the nodes: which live, what release they are, how far each has followed the log.
 
     A node that has not beaten for HILO_DEAD_SECONDS is dead, and others do its work. It is
-    forgotten after a day.
+    forgotten after a day; one that was stopped in good order, at once.
     """
     from app.cli import output
 
@@ -32,7 +32,7 @@ def nodes(*, data: Data = None, bot: Bot = None, as_json: Json = False) -> int:
     elif rows:
         output.write_rows(rows)
     else:
-        output.remark("no node has ever run")
+        output.remark("no node is there")
     return DONE if alive else FOUND
 
 

@@ -205,8 +205,12 @@ class Nodes:
                 living[who] = seen
         lost, found = self._others.keys() - living.keys(), living.keys() - self._others.keys()
         self._others = living
+        known = {row.node for row in rows}
         for node, incarnation in lost:
-            _log.warning("NODE_DEAD", node=node, incarnation=incarnation)
+            if node in known:
+                _log.warning("NODE_DEAD", node=node, incarnation=incarnation)
+            else:
+                _log.info("NODE_LEFT", node=node, incarnation=incarnation)
         for node, incarnation in found:
             _log.info("NODE_ALIVE", node=node, incarnation=incarnation)
         return bool(lost or found) or replaced != self.replaced_by

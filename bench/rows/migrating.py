@@ -52,7 +52,7 @@ def _round(plan: Plan, server: Databases) -> tuple[float, float]:
 
 def _moved(origin: Place, goal: Place) -> float:
     start = time.perf_counter()
-    moved, _ = move_house(origin, goal, lambda _what, _done, _total: None)
+    moved, _ = move_house(origin, goal, lambda _what, _done, _total: None, record=lambda: None)
     return moved.head.position / (time.perf_counter() - start)
 
 

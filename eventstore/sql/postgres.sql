@@ -106,6 +106,9 @@ SELECT node, incarnation, release, started_at, beat_at, status FROM nodes ORDER 
 -- forget_nodes: Nodes that have been silent for long.
 DELETE FROM nodes WHERE beat_at < %s;
 
+-- forget_node: A node that has ended, unless another process has taken its name.
+DELETE FROM nodes WHERE node = %s AND incarnation = %s;
+
 -- size: The bytes of a schema's tables, indexes included.
 SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
  WHERE relkind = 'r' AND relnamespace = %s::text::regnamespace;

@@ -185,3 +185,6 @@ SELECT node, incarnation, release, started_at, beat_at, status FROM nodes ORDER 
 
 -- forget_nodes: Nodes that have been silent for long.
 DELETE FROM nodes WHERE beat_at < ?;
+
+-- forget_node: A node that has ended, unless another process has taken its name.
+DELETE FROM nodes WHERE node = ? AND incarnation = ?;

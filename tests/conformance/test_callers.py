@@ -304,6 +304,18 @@ def test_nodes_that_were_silent_for_long_are_forgotten(
     assert log.nodes() == [new]
 
 
+def test_a_node_that_ends_is_forgotten_unless_its_name_is_another_s_by_now(
+    log: LogStore, writer: Writer
+) -> None:
+    asyncio.run(writer.save(Beat("node", "first", "1.0", Micros(5))))
+    asyncio.run(writer.save(Beat("other", "one", "1.0", Micros(5))))
+    asyncio.run(writer.save(Beat("node", "second", "1.0", Micros(6))))
+    assert not log.forget_node("node", "first")
+    assert len(log.nodes()) == 2
+    assert log.forget_node("node", "second")
+    assert [beat.node for beat in log.nodes()] == ["other"]
+
+
 async def test_a_beat_that_was_not_written_is_not_answered_as_if_it_were(
     log: LogStore, writer: Writer, store_factory: StoreFactory
 ) -> None:

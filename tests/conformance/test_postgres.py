@@ -199,6 +199,7 @@ def test_the_program_s_role_may_do_all_that_the_program_does(bound: PostgresLog)
     snapshot = bound.snapshot(ANA)
     assert snapshot is not None
     assert snapshot.shape == b"new"
+    assert not bound.forget_node("node", "two")
     assert bound.forget_nodes(Micros(2**62)) == 1
     assert bound.size() > 0
     assert Subscription(bound).wait(0)

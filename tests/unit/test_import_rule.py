@@ -30,6 +30,7 @@ COMMANDS = COMPOSED | {
         "app.exports",
         "app.importing",
         "app.installation",
+        "app.moves",
         "app.worker",
         "app.serving",
         "app.skips",
@@ -61,6 +62,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "app.control": PROJECTIONS | {"app.control_log"},  # what operators did, and what was opened
     "app.skips": CONVERSATION | {"app.control"},  # what of it the read models ask
     "app.access": PROJECTIONS | {"app.control_log"},  # who may come in
+    "app.moves": PROJECTIONS | {"app.control"},  # who moved what where
     "app.reads": COMPOSED
     | {
         "app.bot",

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,8 +59,13 @@ class Upgrade:
 
     async def releases(self, node: Node) -> Counter[str]:
         """How many living nodes there are of each release, as a node's build sees them."""
-        shown = (await asyncio.to_thread(hilo, node, "nodes", "--json")).json
-        return Counter(row["release"] for row in shown["nodes"] if row["alive"])
+        return Counter(row["release"] for row in await self.shown(node) if row["alive"])
+
+    async def shown(self, node: Node) -> list[dict[str, Any]]:
+        """What a node's build says about the nodes, dead ones included."""
+        told = (await asyncio.to_thread(hilo, node, "nodes", "--json")).json["nodes"]
+        assert isinstance(told, list)
+        return told
 
 
 async def is_served_by(upgrade: Upgrade, newer: Node, older: Node) -> None:
@@ -112,6 +118,7 @@ async def test_nodes_go_over_to_the_next_release_one_by_one_and_nobody_notices(
         stopping = asyncio.ensure_future(first.stop())
         await traffic(outside, rng)
         assert await stopping == 0, first.said.decode()
+        assert {row["node"] for row in await upgrade.shown(second)} == {"node-2", "node-3"}
         await upgrade.restart(first)
         mixed = first.story().recorded[-1].position
         for node in (first, second):

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from app import control
+from app.addresses import without_secrets
 from app.lock import exclusive, exclusive_directory
 from app.projections import MODELS, Views
 from app.projections.rebuild import rebuild
@@ -157,12 +158,49 @@ def test_the_control_log_moves_by_itself(
     assert ran.code == 0, ran.err
     assert ran.json["events"] == len(before) > 0
     log = PostgresLog(postgres_url, schema="control")
-    assert log.read() == before
+    *moved, last = log.read()
     log.close()
+    assert moved == before
+    assert last.stream == "installation"
+    assert b"migrate-store --control" in last.state
+    assert str(data / "control.db").encode() in last.state
     with exclusive(data / "serve.lock", "the data directory"):
         ran = hilo("migrate-store", "--control", f"sqlite:{data}", "sqlite:elsewhere")
     assert ran.code == 3
     assert "is in use" in ran.err
+
+
+def test_a_move_is_on_record_and_goes_along_when_the_control_log_moves(
+    tmp_path: Path, data: Path, hilo: Hilo, postgres_url: str, keys_url: str
+) -> None:
+    """As docs/growing.md has it: the settings name the new place, the bot moves, then the rest."""
+    control.acted(load(data=data), "turns drop", bot="default", why="a test")
+    there = {"HILO_DATABASE_URL": postgres_url, "HILO_KEYS_DATABASE_URL": keys_url}
+    ran = hilo("migrate-store", f"sqlite:{data}", "postgres", **there)
+    assert ran.code == 0, ran.err
+    assert hilo("migrate-store", "--control", f"sqlite:{data}", "postgres", **there).code == 0
+    told = [line["state"] for line in hilo("control", "log", "--json", **there).lines]
+    assert [state["action"] for state in told] == [
+        "turns drop",
+        "migrate-store",
+        "migrate-store --control",
+    ]
+    _, bot, _ = told
+    assert bot["bot"] == "default"
+    assert bot["by"].startswith(f"{control.operator()}@")
+    origin, goal = bot["about"]
+    assert origin == f"from {data / 'default' / 'log.db'}"
+    assert goal == f"to {without_secrets(postgres_url)} schema {SCHEMA}"
+    back = hilo("migrate-store", "postgres", f"sqlite:{tmp_path / 'back'}", **there)
+    assert back.code == 0, back.err
+    last = hilo("control", "log", "--json", **there).lines[-1]
+    assert last["state"]["about"][1] == f"to {tmp_path / 'back' / 'default' / 'log.db'}"
+
+
+def test_a_refused_move_is_not_on_record(data: Path, hilo: Hilo, tmp_path: Path) -> None:
+    with exclusive_directory(data / "default", "the bot's directory"):
+        assert hilo("migrate-store", f"sqlite:{data}", f"sqlite:{tmp_path / 'x'}").code == 3
+    assert hilo("control", "log").code == 3, "there is no control log"
 
 
 def test_a_half_copied_bot_is_not_served(data: Path, tmp_path: Path, hilo: Hilo) -> None:

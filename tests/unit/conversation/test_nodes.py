@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from app.conversation.nodes import SECOND, Nodes, NodeStatus, node_name, status_of
 from eventstore.errors import LogUnavailable
@@ -98,6 +99,17 @@ async def test_a_restarted_node_s_predecessor_is_dead_at_once(town: Town) -> Non
     assert not a.is_alive("b", "b1")
     assert a.is_alive("b", "b2")
     assert b.may_work, "it learns with its next beat"
+
+
+async def test_who_leaves_is_not_waited_for(town: Town) -> None:
+    a, b = await two(town)
+    town.log.forget_node("b", "b1")
+    with capture_logs() as logs:
+        await a.look()
+    assert not a.is_alive("b", "b1")
+    assert town.told == ["a1"]
+    assert [line["event"] for line in logs] == ["NODE_LEFT"]
+    assert b.may_work, "nobody tells it but itself"
 
 
 async def test_of_two_under_one_name_the_later_start_stays(town: Town) -> None:
