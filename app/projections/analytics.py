@@ -204,7 +204,11 @@ class MediaRow(msgspec.Struct, frozen=True):
 
 
 class MediaReport(Report[MediaRow], frozen=True):
-    """What people send."""
+    """What people send, counted by kind.
+
+    There is no size, processing time or hit rate: no event tells them yet, since files are neither
+    fetched nor converted. A figure that nobody has measured is left out, not shown as 0.
+    """
 
 
 def media(views: Views, span: Span = ALL_DAYS) -> MediaReport:

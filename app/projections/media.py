@@ -3,7 +3,7 @@
 What was imported counts in the hour in which it was written.
 
 What a file is called, how large it is and how long it plays is sealed with its message, so it is
-not here.
+not here; processing times and hit rates wait for the events of D2 and D3.
 """
 
 from __future__ import annotations

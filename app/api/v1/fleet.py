@@ -223,7 +223,12 @@ _FIGURES: Final[dict[str, tuple[tuple[str, ...], Ask, type[Any], str]]] = {
         analytics.ThreadChangeReport,
         "Changes of conversation and the tokens left behind",
     ),
-    "media": (("media",), analytics.media, analytics.MediaReport, "Media that came in"),
+    "media": (
+        ("media",),
+        analytics.media,
+        analytics.MediaReport,
+        "Media that came in, by kind (sizes and processing times are not recorded yet)",
+    ),
     "gateway": (
         ("gateway_health",),
         analytics.gateway_health,
