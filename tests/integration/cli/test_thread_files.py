@@ -27,11 +27,11 @@ class Written(Exception):
     """How the worker ended, if not well."""
 
 
-def written(tmp_path: Path, **variables: str) -> dict[str, Any]:
-    """Write both files and return what they hold."""
+def written(tmp_path: Path, *also: str, **variables: str) -> dict[str, Any]:
+    """Write what is due and return what both files hold."""
     command = worker_command(tmp_path / "data" / "default", "thread-files", ())
     ended = subprocess.run(
-        [*command, f"--tmp={tmp_path / 'tmp'}", "--backup"],
+        [*command, f"--tmp={tmp_path / 'tmp'}", *also],
         cwd=tmp_path,
         env=environment(tmp_path) | variables,
         capture_output=True,
@@ -119,9 +119,10 @@ def test_to_import_it_changes_nothing(full: House, tmp_path: Path, hilo: Hilo) -
 
 
 def test_a_conversation_that_was_left_is_not_in_it(full: House, tmp_path: Path, hilo: Hilo) -> None:
+    assert BEN in written(tmp_path)
     full.append(BEN, e.ThreadReset(thread=f"conv_{BEN[-4:]}", reason="cleanup", left_behind=10))
     assert hilo("projections", "rebuild").code == 0
-    assert BEN not in written(tmp_path)
+    assert BEN not in written(tmp_path, "--backup")
 
 
 def test_whoever_was_forgotten_is_in_neither_file(full: House, tmp_path: Path) -> None:
