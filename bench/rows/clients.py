@@ -174,6 +174,7 @@ def clients(plan: Plan) -> list[Row]:
             unit="%",
             data_set=f"{len(desk.people)} clients, {MESSAGES_EACH} messages each, mixed",
             ok=share >= 0.95,
-            notes="from an empty memory: the first message of each asks the read model",
+            notes="from an empty memory: the first message of each asks the read model. A "
+            "message needs none of it: its thread is in the user's state (docs/caches.md)",
         ),
     ]

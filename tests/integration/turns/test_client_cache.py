@@ -20,6 +20,7 @@ from app.conversation.client_cache import ClientCache, Kept
 from app.projections import clients
 from eventstore.types import StreamName
 from tests.integration.turns.stage import Stage
+from tests.integration.turns.test_facts import envelope, text
 
 ANA = "15550103301"
 HOUR = 3600.0
@@ -84,6 +85,31 @@ async def test_it_says_what_the_read_model_says_once_that_has_followed(stage: St
     assert figures.misses >= 2
 
 
+async def test_in_steady_traffic_memory_finds_the_thread_of_19_messages_of_20(stage: Stage) -> None:
+    outside = await stage.open()
+    people = [f"155501033{number}" for number in range(10, 20)]
+    for phone in people:
+        await outside.say(phone)
+        await outside.reads(phone)
+    await stage.settled()
+    await stage.stop_bot()
+    await stage.start_bot(quiet_seconds=3600, longest_seconds=7200)  # with an empty memory
+    for round_ in range(20):
+        messages = [text(phone, f"steady-{round_}-{phone}", "hola") for phone in people]
+        answer = await stage.post(msgspec.json.encode(envelope(*messages)))
+        assert answer.json() == {"received": len(people)}
+    figures = stage.bot.caches.figures()["user_states"]
+    messages_in = stage.bot.numbers()["facts_message_person"]
+    assert messages_in == 20 * len(people)
+    assert figures.misses / messages_in <= 0.05
+    assert figures.hits >= 0.95 * messages_in
+    assert 0 < figures.access_seconds < 0.001
+    for stream in stage.story().states:
+        state = stage.bot.users.state(StreamName(stream))
+        assert state is not None
+        assert state.thread is not None
+
+
 async def test_the_figures_of_every_map_are_shown(
     stage: Stage, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -104,6 +130,7 @@ async def test_the_figures_of_every_map_are_shown(
     assert 0 < shown["access_us"] < 1000
     assert rows["user_states"]["ttl_seconds"] == 86_400
     assert rows["user_states"]["hits"] > 0
+    assert 0 < rows["user_states"]["access_us"] < 1000
 
 
 @pytest.mark.parametrize(
