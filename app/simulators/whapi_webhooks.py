@@ -232,14 +232,18 @@ class Postman:
         if len(self._senders) < min(self.manners.senders, self.pending):
             sender = asyncio.create_task(self._send_all())
             self._senders.add(sender)
-            sender.add_done_callback(self._senders.discard)
         self.changed.beat()
 
     async def _send_all(self) -> None:
         """Deliver what is due, wait for what will be; ends when nothing waits."""
+        try:
+            await self._send()
+        finally:  # at once: who finds nothing to do is not there for what is queued next
+            self._senders -= {asyncio.current_task()}
+
+    async def _send(self) -> None:
         while self._queue:
             if len(self._senders) > self.manners.senders:  # fewer are wanted now: not all may go
-                self._senders -= {asyncio.current_task()}
                 return
             first = self._queue[0]
             wait = first.due - time.monotonic()
