@@ -45,10 +45,12 @@ def show_user(
 def _not_yet(here: Installation, who: str, stream: StreamName, position: int) -> str:
     from app.cli.output import when
 
-    first = here.log.read_stream(stream, limit=1)[0]
+    first = here.log.read_stream(stream, limit=1)
+    if not first:
+        return f"{who} has a pseudonym, and no event in this log"
     return (
         f"{who} did not exist as of position {position}: their first event is at position "
-        f"{first.position}, of {when(first.recorded_at)}"
+        f"{first[0].position}, of {when(first[0].recorded_at)}"
     )
 
 

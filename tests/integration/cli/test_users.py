@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from app.aggregates import events as e
+from eventstore.keyring import Handle
 from tests.integration.cli.conftest import Hilo
 from tests.integration.cli.house import ANA, ANA_LID, BEN, House
 
@@ -41,6 +42,12 @@ def test_without_keys_the_person_stays_a_pseudonym(hilo: Hilo, house: House) -> 
     assert ran.json["handles"] is None
     assert "HILO_KEK" in ran.json["hidden"]
     assert BEN not in ran.out
+
+
+def test_whoever_has_a_pseudonym_and_no_event_is_nobody_yet(hilo: Hilo, house: House) -> None:
+    house.keyring.register([(Handle("phone", "15550109999"),)])
+    ran = hilo("users", "show", "15550109999")
+    assert (ran.code, "no event in this log" in ran.err) == (1, True)
 
 
 def test_nobody_is_a_user(hilo: Hilo, house: House) -> None:
