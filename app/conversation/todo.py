@@ -35,6 +35,10 @@ _log = structlog.get_logger(__name__)
 PREFIX = "user/"
 PAGE = 5000
 FOLLOW_SECONDS = 0.25
+"""Between two looks at the log, unless a page was full. A watch of the log would tell sooner, for a
+thread of its own: what this process commits it looks at without, and what others commit is due only
+after seconds."""
+
 _BEGINNING = Cursor(Epoch(0), Position(0), b"")
 AT_A_TIME = 100
 """Streams of a checkpoint that wait for a record are looked at between two pages of the log."""
@@ -268,18 +272,18 @@ class TodoList:
         """Follow the log until cancelled. `save`, called now and then, keeps the place."""
         while True:
             try:
-                busy = await self._step()
-                busy = await self._look_at_unseen() or busy
+                more = await self._step()
+                more = await self._look_at_unseen() or more
             except CursorMismatch as error:
                 _log.warning("TODO_REBUILT", reason=str(error))
                 self._subscription = Subscription(self._log, page=PAGE)
                 self._place = self._subscription.cursor
                 self._told.clear()
-                busy = True
+                more = True
             except (EventStoreError, sqlite3.Error) as error:
                 _log.warning("BD_THREAD_ERROR", operation="todo", error=type(error).__name__)
-                busy = False
-            if not busy:
+                more = False
+            if not more:
                 await asyncio.sleep(FOLLOW_SECONDS)
 
     async def save(self) -> None:
@@ -308,7 +312,7 @@ class TodoList:
         return bool(self._unseen)
 
     async def _step(self) -> bool:
-        """Look at the streams that the next page of the log mentions; return if there was one."""
+        """Look at the streams that the next page of the log mentions; return if it was full."""
         if self._subscription is None:
             msg = "start() comes first"
             raise RuntimeError(msg)
@@ -329,7 +333,7 @@ class TodoList:
         self._told = told | self._told
         await self._look_at_all(news)
         self._place = reached
-        return True
+        return len(batch.events) >= PAGE
 
     async def _look_at_all(self, versions: Mapping[StreamName, int]) -> None:
         """Look at streams that may have open work: on the list until a look says otherwise.
