@@ -11,7 +11,8 @@ says, and nothing else; what goes wrong is the last line of standard error. `thr
 
 Standard output is JSON lines: `{"event": "progress", "position", "head", "events_per_second"}`, at
 the end one `{"event": "model", "model", "position", "switched", "parked"}` a model and
-`{"event": "done", "position", "seconds"}`, or `{"event": "error", "error"}`.
+`{"event": "done", "position", "seconds"}`, or `{"event": "error", "error"}`. `thread-files` says
+one line, `{"event": "done", …}` with the fields of `thread_files.Written`.
 
 Exit codes: 0 done; 1 not done, or a model is parked; 2 called wrongly, or there is no such bot;
 3 another rebuild of the same views is under way.
