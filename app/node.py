@@ -106,11 +106,10 @@ class Seat:
             self.settings, openai_url=self.world.openai_url, whapi_url=self.world.whapi_url
         )
         async with AsyncExitStack() as opening:
-            self.running = await opening.enter_async_context(
-                open_bot(self.settings, outside, self._slots)
-            )
-            self.reads = RunningBot(self.running)
+            bot = await opening.enter_async_context(open_bot(self.settings, outside, self._slots))
+            self.reads = RunningBot(bot)
             self._open = opening.pop_all()
+            self.running = bot
 
     async def keep_open(self) -> None:
         """Open the bot whenever it is not, and anew when its log went back; until cancelled."""
@@ -151,7 +150,7 @@ class Seat:
             try:
                 await asyncio.to_thread(self._probe)
                 await self.open()
-            except _OUT_OF_REACH as error:
+            except Exception as error:  # noqa: BLE001 - were this to end, nobody would know
                 self.failed(error)
             else:
                 _log.info("BOT_OPENED", bot=self.bot)
