@@ -153,7 +153,7 @@ async def test_the_activity_that_a_killed_node_had_to_record_is_recorded_by_the_
     pair: Pair,
 ) -> None:
     for node in pair.nodes.values():
-        node.set("HILO_ACTIVITY_SECONDS", "3")
+        node.set("HILO_ACTIVITY_SECONDS", "4")
     await pair.start()
     await pair.outside.report(600)
     await pair.outside.say(ANA)
