@@ -73,7 +73,7 @@ class Keyring:
         """Open the keyring in `store`, which `close` will close.
 
         `is_forgotten` tells, from memory, whether a tombstone names a pseudonym. `identities` and
-        `keys` bound what is kept in memory: about 0.3 and 2.6 KB each; `monotonic` measures how
+        `keys` bound what is kept in memory: about 0.3 KB each; `monotonic` measures how
         long that is believed. Raises `KeyEncryptionKeyError` if `kek` is not the one that the
         keyring was made with.
         """
@@ -188,10 +188,14 @@ class Keyring:
 
     def has_current_key(self, owner: str) -> bool:
         """Tell whether `owner`'s current key is durable and at hand: sealing will not wait."""
-        return self.key_at_hand(owner) is not None
+        return self._at_hand(owner) is not None
 
     def key_at_hand(self, owner: str) -> tuple[int, AESGCM] | None:
         """Return what `current_key` would, if memory has it and is fresh; no I/O."""
+        found = self._at_hand(owner)
+        return None if found is None else (found[0], AESGCM(found[1]))
+
+    def _at_hand(self, owner: str) -> tuple[int, bytes] | None:
         generation = self.generation(owner)
         key = self._memory.keys.get((owner, generation))
         if key is None or not self._memory.fresh() or self._is_forgotten(owner):
@@ -220,7 +224,7 @@ class Keyring:
         key = self._kept_key(owner, generation)
         if key is None:
             key = self._ensure((owner,), now)[owner, generation]
-        return generation, key
+        return generation, AESGCM(key)
 
     def key_for(self, owner: str, generation: int) -> AESGCM:
         """Return the key that opens what was sealed for `owner` in `generation`.
@@ -233,9 +237,9 @@ class Keyring:
         key = self._kept_key(owner, generation)
         if key is None:
             raise KeyMissing(owner, generation)
-        return key
+        return AESGCM(key)
 
-    def _kept_key(self, owner: str, generation: int) -> AESGCM | None:
+    def _kept_key(self, owner: str, generation: int) -> bytes | None:
         """Ask memory, then the store, which is only read."""
         key = self._memory.keys.get((owner, generation))
         if key is not None and self._memory.believed():
@@ -349,7 +353,7 @@ class Keyring:
             return None
         return pseudonym
 
-    def _ensure(self, owners: Iterable[str], now: Micros) -> dict[tuple[str, int], AESGCM]:
+    def _ensure(self, owners: Iterable[str], now: Micros) -> dict[tuple[str, int], bytes]:
         for owner in owners:
             if self._is_forgotten(owner):
                 raise Forgotten(owner)
@@ -363,7 +367,7 @@ class Keyring:
             self._remember({}, keys)
         return keys
 
-    def _current_keys(self, owners: Iterable[str], now: Micros) -> dict[tuple[str, int], AESGCM]:
+    def _current_keys(self, owners: Iterable[str], now: Micros) -> dict[tuple[str, int], bytes]:
         """Find or make each owner's key of `now`, inside a transaction."""
         months = self._month(now)
         keys = {}
@@ -374,7 +378,7 @@ class Keyring:
             keys[owner, generation] = key or self._make_key(owner, generation, now)
         return keys
 
-    def _load_key(self, owner: str, generation: int) -> AESGCM | None:
+    def _load_key(self, owner: str, generation: int) -> bytes | None:
         if not 0 <= generation < _MAX_GENERATION:  # a forged number, not one that was ever given
             return None
         wrapped = self._store.key(owner, generation)
@@ -382,14 +386,14 @@ class Keyring:
             return None
         if not wrapped:
             raise KeyExpired(owner, generation)
-        return AESGCM(self._kek.unwrap(wrapped, owner, generation))
+        return self._kek.unwrap(wrapped, owner, generation)
 
-    def _make_key(self, owner: str, generation: int, now: Micros) -> AESGCM:
+    def _make_key(self, owner: str, generation: int, now: Micros) -> bytes:
         key = os.urandom(KEY_BYTES)
         self._store.put_key(owner, generation, self._kek.wrap(key, owner, generation), now)
-        return AESGCM(key)
+        return key
 
-    def _remember(self, known: dict[Handle, str], keys: dict[tuple[str, int], AESGCM]) -> None:
+    def _remember(self, known: dict[Handle, str], keys: dict[tuple[str, int], bytes]) -> None:
         """Take into memory what has just become durable."""
         for handle, pseudonym in known.items():
             self._memory.identities.put(handle, pseudonym)

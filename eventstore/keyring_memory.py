@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from eventstore.handles import Handle
 from eventstore.recent import Recent
 from eventstore.types import Clock
@@ -31,7 +29,8 @@ class Memory:
     def __init__(self, *, identities: int, keys: int, monotonic: Clock) -> None:
         """Keep at most so many of each. `monotonic` never goes back."""
         self.identities: Recent[Handle, str] = Recent(identities)
-        self.keys: Recent[tuple[str, int], AESGCM] = Recent(keys)
+        self.keys: Recent[tuple[str, int], bytes] = Recent(keys)
+        """The keys themselves: a cipher takes 2.5 KB, and making one 0.8 µs."""
         self._monotonic = monotonic
         self._believed_until = 0
         self._destructions = _NEVER_ASKED
