@@ -9,13 +9,12 @@ import asyncio
 import random
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
 
 from app.aggregates.gateway import Gateway, GatewayState
 from app.aggregates.jobs import JOBS_PREFIX
 from app.aggregates.user import User
 from app.aggregates.user_state import UserState
-from app.caches import Expiring, Figures, Registry
+from app.caches import Expiring, Registry, figures_of
 from app.conversation.activity import Activity
 from app.conversation.agenda import Open, open_work
 from app.conversation.asked import Asked
@@ -46,7 +45,6 @@ from app.release import release
 from app.settings import Settings
 from app.skips import ControlLedger
 from app.stores import open_keyring, open_log, refuse_to_lose_keys
-from eventstore.recent import Recent
 from eventstore.sealing import Sealer
 from eventstore.types import Position, StreamName
 from eventstore.writer import Writer
@@ -210,11 +208,9 @@ class Parts:
         self.caches.add("clients", kept.figures)
         self.caches.add("user_states", self.users.figures)
         self.caches.add("checked_threads", self.turns.threads.checked.figures)
-        for name, recent in (
-            ("identities", self.keyring.memory.identities),
-            ("keys", self.keyring.memory.keys),
-        ):
-            self.caches.add(name, partial(_figures_of, recent))
+        self.caches.add("identities", partial(figures_of, self.keyring.memory.identities))
+        self.caches.add("keys", partial(figures_of, self.keyring.memory.keys))
+        self.caches.add("stream_names", partial(figures_of, self.follower.names))
 
     def _committed(self, last: Position) -> None:
         self.position = last
@@ -285,13 +281,3 @@ class Parts:
             task = asyncio.ensure_future(self.todo.look(stream))
             self._looks.add(task)
             task.add_done_callback(self._looks.discard)
-
-
-def _figures_of(recent: Recent[Any, Any]) -> Figures:
-    return Figures(
-        size=len(recent),
-        limit=recent.bound,
-        hits=recent.hits,
-        misses=recent.misses,
-        evictions=recent.evictions,
-    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -34,6 +34,40 @@ class Figures(msgspec.Struct, frozen=True):
     expirations: int = 0
     access_seconds: float = 0
     """What an access takes on average."""
+
+
+class Bounded(Protocol):
+    """A map that is bounded by its size alone."""
+
+    @property
+    def bound(self) -> int:
+        """The most items that are kept."""
+
+    @property
+    def hits(self) -> int:
+        """How often an item that was asked for was there."""
+
+    @property
+    def misses(self) -> int:
+        """How often it was not."""
+
+    @property
+    def evictions(self) -> int:
+        """How many items had to make room."""
+
+    def __len__(self) -> int:
+        """How many are kept now."""
+
+
+def figures_of(kept: Bounded) -> Figures:
+    """Return how a bounded map does."""
+    return Figures(
+        size=len(kept),
+        limit=kept.bound,
+        hits=kept.hits,
+        misses=kept.misses,
+        evictions=kept.evictions,
+    )
 
 
 class Expiring(Generic[K, V]):
@@ -121,7 +155,7 @@ class Expiring(Generic[K, V]):
 
 
 class Registry:
-    """The maps of one bot, by name."""
+    """The maps of one bot, or those that all bots of a node share, by name."""
 
     def __init__(self) -> None:
         """Know none."""

@@ -26,6 +26,7 @@ from app.api.ingress import WebhookIngress
 from app.api.rates import Rates
 from app.api.server import BotReadiness, Numbers, Readiness, create_app
 from app.bot import Bot, open_bot
+from app.caches import Registry
 from app.conversation.facts import Delivery
 from app.conversation.slots import Slots
 from app.outside import open_outside
@@ -253,7 +254,9 @@ def door(
     `Desks` does.
     """
     outcomes: Counter[str] = Counter()
-    gate = Gate(KeyTable(settings), Rates(settings.key_rate, settings.key_burst))
+    rates, caches = Rates(settings.key_rate, settings.key_burst), Registry()
+    caches.add("key_rates", rates.figures)
+    gate = Gate(KeyTable(settings), rates)
 
     def numbers() -> Numbers:
         bots = {seat.bot: seat.running.numbers() for seat in seats if seat.running is not None}
@@ -261,7 +264,7 @@ def door(
         node["bots_open"] = float(len(bots))
         node["logs_gone_back"] = float(sum(seat.losses for seat in seats))
         node |= {f"refused_{reason}": float(count) for reason, count in gate.refused.items()}
-        return Numbers(node | dict(connections()), bots)
+        return Numbers(node | dict(connections()) | dict(caches.numbers()), bots)
 
     def count(outcome: str) -> None:
         outcomes[outcome] += 1

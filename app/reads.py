@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final
 
 import structlog
@@ -11,6 +12,7 @@ import structlog
 from app import control
 from app.aggregates.catalogue import EVENT_CLASSES
 from app.bot import Bot
+from app.caches import figures_of
 from app.children import Piped, piped
 from app.conversation.receiving import user_stream
 from app.installation import handles_named
@@ -43,6 +45,7 @@ class RunningBot:
         """Read what `bot` has open."""
         self._bot = bot
         self._pasts = Pasts(bot.settings.bot_directory)
+        bot.caches.add("pasts", partial(figures_of, self._pasts))
         self.leaving = False
         """Whether the node is about to stop."""
         self._rebuild: asyncio.Task[None] | None = None

@@ -80,9 +80,10 @@ def run(settings: Settings) -> int:
     logs.configure(settings.logs)
     for stray in strays(settings):
         _log.warning("UNKNOWN_SETTING", name=stray.name, place=stray.place, near=stray.near)
-    # Every user in memory is looked at by a full collection: rare ones keep the p99 low, and
-    # frozen structs make no cycles to find (docs/performance.md, "What costs what").
-    gc.set_threshold(100_000, 50, 1000)
+    # Every user in memory is looked at by a full collection: rare ones keep the p99 low. Errors
+    # that were caught leave some cycles; the first threshold bounds what waits to be found, to
+    # some 6 MB (docs/performance.md, "What costs what").
+    gc.set_threshold(50_000, 50, 1000)
     try:
         with contextlib.ExitStack() as locks:
             for bot in bots:

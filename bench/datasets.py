@@ -18,13 +18,16 @@ from app.aggregates.user_state import BLANK, UserState
 from app.conversation.kinds import USER_CODEC
 from bench.people import EVENTS_PER_TURN, Command, Person, TurnMaker, open_keyring, register
 from eventstore.sqlite import SQLiteLog
-from eventstore.types import Append, Appended, Epoch, StreamName, Version, new_append_id
+from eventstore.types import Append, Appended, Epoch, Micros, StreamName, Version, new_append_id
 
 EVENTS_PER_USER: Final = 20
+EVENTS_OF_A_LIFE: Final = 2 + EVENTS_PER_TURN + 1
 WORKING_SET: Final = 1000
 """People who take turns in the append rows."""
 CHATTY: Final = 8000
 """People who write in the webhook rows: so many that few messages wait of each, as in life."""
+CROWD: Final = 100_000
+"""People of the log that memory is measured on, or a tenth of `--events`."""
 _APPENDS_A_COMMIT: Final = 500
 BOT: Final = "default"
 
@@ -71,6 +74,14 @@ class DataSets:
         self._say(f"building a log of {name} …")
         return self._make(name, users=users, events=self.events)
 
+    @cached_property
+    def crowd(self) -> DataSet:
+        """Many people who took one turn each, whose activity is recorded: nothing is due."""
+        users = min(CROWD, max(10, self.events // 10))
+        name = f"{thousands(users * EVENTS_OF_A_LIFE)} events of {thousands(users)} users"
+        self._say(f"building a log of {name} …")
+        return self._make(name, users=users, events=users * EVENTS_OF_A_LIFE, steps=lives)
+
     @property
     def both(self) -> tuple[DataSet, DataSet]:
         """The empty one and the long one."""
@@ -85,14 +96,14 @@ class DataSets:
         """A copy of a data set that may be written to."""
         return original.copy(self.scratch("copy"))
 
-    def _make(self, name: str, *, users: int, events: int) -> DataSet:
+    def _make(self, name: str, *, users: int, events: int, steps: Steps | None = None) -> DataSet:
         directory = self.scratch("data") / BOT
         directory.mkdir(parents=True)
         keyring = open_keyring(directory)
         log = SQLiteLog(directory / "log.db", server=True)
         try:
             people = register(keyring, users)
-            made = append_history(log, history(TurnMaker(keyring), people), events)
+            made = append_history(log, (steps or history)(TurnMaker(keyring), people), events)
         finally:
             log.close()
             keyring.close()
@@ -102,6 +113,9 @@ class DataSets:
 Step = tuple[Person, Command, int]
 """Who, what is decided, and how many events that is."""
 
+Steps = Callable[[TurnMaker, list[Person]], Iterator[Step]]
+"""What happens to people."""
+
 
 def history(maker: TurnMaker, people: list[Person]) -> Iterator[Step]:
     """What happens to the people: each is met, then they take turns, round and round, for ever."""
@@ -110,6 +124,19 @@ def history(maker: TurnMaker, people: list[Person]) -> Iterator[Step]:
     while True:
         for person in people:
             yield person, maker.exchange(person).record, EVENTS_PER_TURN
+
+
+def lives(maker: TurnMaker, people: list[Person]) -> Iterator[Step]:
+    """Each is met, takes one turn, and is left with nothing open."""
+    for person in people:
+        exchange = maker.exchange(person)
+
+        def record_activity(user: User, now: Micros = exchange.at) -> None:
+            user.record_activity(now=now, delay=0)
+
+        yield person, maker.first_contact(person), 2
+        yield person, exchange.record, EVENTS_PER_TURN
+        yield person, record_activity, 1
 
 
 def append_history(log: SQLiteLog, steps: Iterator[Step], most: int) -> int:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
@@ -76,11 +76,12 @@ def _url_of(process: subprocess.Popen[bytes], address: Path, errors: Path) -> st
     raise ServerFailed(msg)
 
 
-def wait_until_caught_up(data: DataSet) -> None:
+def wait_until_caught_up(data: DataSet, look: Callable[[], None] = lambda: None) -> None:
     """Return when a server has read the whole of a log that it met for the first time.
 
     Its to-do list looks at every user once and a child builds the read models: work of the first
-    start, that must not be measured as if it were traffic's. Raises `ServerFailed`.
+    start, that must not be measured as if it were traffic's. `look` is called meanwhile, several
+    times a second. Raises `ServerFailed`.
     """
     deadline = time.monotonic() + _CATCH_UP_PATIENCE
     log = SQLiteLog(data.directory / "log.db")
@@ -93,6 +94,7 @@ def wait_until_caught_up(data: DataSet) -> None:
             behind = [model.name for model in models(views, log, MODELS) if model.lag]
             if not behind and head == (0 if cursor is None else cursor.position):
                 return
+            look()
             time.sleep(0.2)
     msg = f"the server had not read the log within {_CATCH_UP_PATIENCE:.0f} s"
     raise ServerFailed(msg)

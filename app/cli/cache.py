@@ -18,8 +18,11 @@ _FIGURES: Final = (
     "size", "limit", "ttl_seconds", "hits", "misses", "evictions", "expirations", "access_seconds",
 )  # fmt: skip
 _LINE: Final = re.compile(
-    rf'hilo_cache_(\w+?)_({"|".join(_FIGURES)})\{{bot="([^"]+)"\}} (\S+)', re.ASCII
+    rf'^hilo_cache_(\w+?)_({"|".join(_FIGURES)})(?:\{{bot="([^"]+)"\}})? (\S+)$',
+    re.ASCII | re.MULTILINE,
 )
+_NODE: Final = ""
+"""Whose the maps are that all bots of a node share."""
 
 
 @cache.command(epilog=CODES)
@@ -32,13 +35,14 @@ def stats(*, data: Data = None, bot: Bot = None, as_json: Json = False) -> int:
 
     settings = settings_of(data, bot)
     maps: dict[str, dict[str, float]] = {}
-    for name, figure, of, value in _LINE.findall(_metrics(settings.data / "serve.json")):
-        if of == settings.bot:
+    found = _LINE.findall(_metrics(settings.data / "serve.json"))
+    for name, figure, of, value in found:
+        if of in (_NODE, settings.bot):
             maps.setdefault(name, {})[figure] = float(value)
     rows = [_row(name, figures) for name, figures in sorted(maps.items())]
     if as_json:
         output.write_json({"caches": rows})
-    elif rows:
+    elif any(of == settings.bot for _, _, of, _ in found):
         output.write_rows(rows)
     else:
         output.remark(f"the server has no bot {settings.bot!r} open")

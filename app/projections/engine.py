@@ -20,6 +20,7 @@ import structlog
 from msgspec.structs import replace
 
 from app.projections.model import ReadModel, Seen
+from app.projections.names import BULK_NAMES, LIVE_NAMES, StreamNames
 from app.projections.scan import Poison, Reading
 from app.projections.skipping import Skip, still_there
 from app.projections.views import Standing, Views, standings
@@ -42,8 +43,6 @@ BULK_WINDOW: Final = 1_000_000
 _CHUNK: Final = 2_000
 """Positions read at a time within a transaction: few enough that rows, events and what models make
 of them stay in the processor's cache, which halves the time of a rebuild (10,000 do not)."""
-
-_NAMES: Final = 200_000
 
 # The model's own doing; whatever else SQLite reports (full, busy, I/O, …) is the machine's.
 _MODELS_OWN: Final = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_RANGE})
@@ -94,7 +93,7 @@ class Engine:
         self._connections = log.connections()
         self._narrowed: dict[str, int] = {}
         self._readings: dict[tuple[str, ...], Reading] = {}
-        self._names: dict[int, str] = {}
+        self.names = StreamNames(log, LIVE_NAMES if window <= LIVE_WINDOW else BULK_NAMES)
         self._last_at = Micros(0)
         self._on_chunk = on_chunk
         self._at_step = at_step
@@ -238,13 +237,7 @@ class Engine:
             rows = self._log.scan(after=after, up_to=up_to, types=reading.types)
             if skipped:
                 rows = [row for row in rows if row[0] not in skipped]
-            missing = {row[1] for row in rows}.difference(self._names)
-            if missing:
-                if len(self._names) > _NAMES:
-                    self._names.clear()
-                    missing = {row[1] for row in rows}
-                self._names.update(self._log.stream_names(missing))
-            yield reading.read(rows, self._names)
+            yield reading.read(rows, self.names.of({row[1] for row in rows}))
             after = up_to
             self._on_chunk(up_to)
 

@@ -18,6 +18,7 @@ from app.projections.bulk import BulkWorker
 from app.projections.engine import LIVE_WINDOW, Engine, Steps, no_steps
 from app.projections.errors import RebuildRunning
 from app.projections.model import ReadModel
+from app.projections.names import StreamNames
 from app.projections.queries import ModelStatus, models
 from app.projections.rebuild import rebuild
 from app.projections.skipping import SkipLedger
@@ -130,6 +131,11 @@ class Follower:
     def lag(self) -> list[ModelStatus]:
         """Return how far each model is behind the log, and what stopped it if it is parked."""
         return models(self._views, self._log, self._models)
+
+    @property
+    def names(self) -> StreamNames:
+        """What is kept in memory of the log's streams."""
+        return self._engine.names
 
     def numbers(self) -> dict[str, float]:
         """Return what `/metrics` shows of the read models, as of the last look; never waits.

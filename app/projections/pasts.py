@@ -18,7 +18,7 @@ from app.projections.views import Views
 from eventstore.types import Position
 
 KEPT: Final = 8
-"""So many moments are kept."""
+"""So many moments are kept; those that are being built come on top."""
 
 AT_ONCE: Final = 2
 """Moments being built at once: each is a process that reads the log."""
@@ -41,12 +41,21 @@ class Pasts:
         shutil.rmtree(self._directory, ignore_errors=True)
         self._building = asyncio.Semaphore(AT_ONCE)
         self._kept: OrderedDict[_Key, asyncio.Task[Views]] = OrderedDict()
+        self.bound = KEPT
+        self.hits = self.misses = self.evictions = 0
+
+    def __len__(self) -> int:
+        """How many moments are kept or being built."""
+        return len(self._kept)
 
     async def views(self, position: Position, models: Sequence[str]) -> Views:
         """Return these read models as of `position`. Raises `PastFailed`."""
         key = (position, tuple(sorted(models)))
         task = self._kept.get(key)
-        if task is None:
+        if task is not None:
+            self.hits += 1
+        else:
+            self.misses += 1
             if sum(not one.done() for one in self._kept.values()) >= MOST_WAITING:
                 msg = "too many moments are asked about at once: ask again later"
                 raise PastFailed(msg)
@@ -77,6 +86,7 @@ class Pasts:
             if not self._kept[oldest].done():
                 return
             _let_go(self._kept.pop(oldest))
+            self.evictions += 1
 
     async def _build(self, key: _Key) -> Views:
         async with self._building:

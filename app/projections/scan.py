@@ -7,7 +7,7 @@ and passing over them in silence would make the counts wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -71,7 +71,7 @@ class Reading:
                 decode = msgspec.msgpack.Decoder(cls).decode
             self._wanted[name] = (cls, decode, readers)
 
-    def read(self, rows: Iterable[ScannedRow], names: dict[int, str]) -> list[list[Seen]]:
+    def read(self, rows: Iterable[ScannedRow], names: Mapping[int, str]) -> list[list[Seen]]:
         """Return each model's own batch, in the order of the models.
 
         Raises `Poison` for the first row that cannot be decoded.

@@ -90,7 +90,7 @@ def requests_of(load: Load) -> Iterator[bytes]:
     """Every request, for ever."""
     split = urlsplit(load.url)
     ready = [
-        _prepared(split.netloc, split.path, phone, MESSAGES[number % len(MESSAGES)])
+        _prepared(split.netloc, split.path, phone, MESSAGES[number % len(MESSAGES)], load.source)
         for number, phone in enumerate(load.phones)
     ]
     tag = load.tag.encode()[:6].rjust(6, b"0")
@@ -98,7 +98,7 @@ def requests_of(load: Load) -> Iterator[bytes]:
         yield b"%b%b%010x%b" % (before, tag, number, after)
 
 
-def _prepared(host: str, path: str, phone: str, text: str) -> tuple[bytes, bytes]:
+def _prepared(host: str, path: str, phone: str, text: str, source: str) -> tuple[bytes, bytes]:
     """One request, cut where the message's id goes."""
     message = {
         "id": _ID.decode() + "-gA4TrQ",
@@ -106,7 +106,7 @@ def _prepared(host: str, path: str, phone: str, text: str) -> tuple[bytes, bytes
         "type": "text",
         "chat_id": f"{phone}@s.whatsapp.net",
         "timestamp": 1_790_000_000,
-        "source": "mobile",
+        "source": source,
         "text": {"body": text},
         "from": phone,
         "from_name": "Nerea Quill",

@@ -22,6 +22,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = CONNECTIONS
     phones: tuple[str, ...] = ()
     """Who writes, in turn."""
+    source: str = "mobile"
+    """Where the messages were written; what `system` wrote is recorded and never answered."""
     requests: int = 0
     """With a number, stop after so many instead of after `seconds`."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from app import access
-from app.api.rates import Rates
+from app.api.rates import MOST, Rates
 from app.api.v1 import stream as streaming
 from tests.integration.api.conftest import Client
 from tests.integration.turns.stage import Stage
@@ -136,6 +136,18 @@ def test_a_bucket_holds_a_burst_and_fills_again() -> None:
     assert rates.wait("a") == 0.5
     now[0] = 1000.0
     assert [rates.wait("a") for _ in range(4)] == [0.0, 0.0, 0.0, 0.5]
+
+
+def test_a_bucket_that_is_full_again_is_forgotten_and_no_crowd_of_keys_fills_memory() -> None:
+    now = [0.0]
+    rates = Rates(2.0, 3, clock=lambda: now[0])
+    assert rates.wait("a") == 0.0
+    now[0] = 1.5
+    assert rates.wait("a") == 0.0
+    assert rates.figures().expirations == 1
+    for number in range(MOST + 5):
+        assert rates.wait(f"key {number}") == 0.0
+    assert (rates.figures().size, rates.figures().evictions) == (MOST, 6)
 
 
 async def test_a_key_that_asks_too_often_is_told_when_to_come_again(stage: Stage, key: Key) -> None:

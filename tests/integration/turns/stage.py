@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx2
 from pydantic import SecretStr
 
+from app.api.ingress import WebhookIngress
 from app.bot import Bot, open_bot
 from app.node import Seat, door
 from app.outside import open_outside
@@ -38,6 +39,8 @@ class Stage:
 
     outside: Outside
     bot: Bot
+    seat: Seat
+    door: WebhookIngress
     url: str
 
     def __init__(self, directory: Path, **always: object) -> None:
@@ -65,7 +68,9 @@ class Stage:
             whapi_url=self.outside.whapi_url,
         )
         self.bot = await self._bot.enter_async_context(open_bot(settings, outside))
-        self.url = await self._bot.enter_async_context(serving(door(settings, [Seat.of(self.bot)])))
+        self.seat = Seat.of(self.bot)
+        self.door = door(settings, [self.seat])
+        self.url = await self._bot.enter_async_context(serving(self.door))
         secret = settings.webhook_secret.get_secret_value()
         await self.outside.webhook(
             f"{self.url}/webhooks/whapi",

@@ -123,7 +123,9 @@ async def test_the_figures_of_every_map_are_shown(
     capsys.readouterr()
     assert await asyncio.to_thread(cli.main, command) == 0
     rows = {row["map"]: row for row in msgspec.json.decode(capsys.readouterr().out)["caches"]}
-    assert {"clients", "user_states", "checked_threads", "identities", "keys"} <= rows.keys()
+    maps = {"clients", "user_states", "checked_threads", "identities", "keys"}
+    assert rows.keys() >= maps | {"stream_names", "pasts", "key_rates"}
+    assert all(0 <= row["size"] <= row["limit"] for row in rows.values())
     shown = rows["clients"]
     assert (shown["size"], shown["limit"], shown["ttl_seconds"]) == (1, 1000, 43_200)
     assert (shown["hits"], shown["misses"], shown["hit_rate"]) == (19, 1, 0.95)

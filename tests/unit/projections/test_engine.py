@@ -138,7 +138,7 @@ def test_more_users_than_memory_should_hold_are_written_in_between(
 ) -> None:
     monkeypatch.setattr("app.projections.people._MAX_ROWS", 1)
     monkeypatch.setattr("app.projections.engine._CHUNK", 4)
-    monkeypatch.setattr("app.projections.engine._NAMES", 1)
+    monkeypatch.setattr("app.projections.engine.LIVE_NAMES", 1)
     for _ in range(3):
         history.chat("abc", turns=2)
     build(views, history)
