@@ -10,11 +10,13 @@ and commit the first one alone.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
@@ -23,7 +25,11 @@ from eventstore.errors import LogUnavailable, OutcomeUnknown, QueueFull
 Q = TypeVar("Q")
 R = TypeVar("R")
 Commit = Callable[[Sequence[Q]], Sequence[R | Exception]]
-_Answerable = asyncio.Future[R] | Future[R]
+Done = Callable[[R | Exception], None]
+"""Takes the answer to a request; an exception means that it failed."""
+
+CLOSED = "the log is closed: this process is shutting down"
+_logger = logging.getLogger(__name__)
 
 
 class GroupCommit(Generic[Q, R]):
@@ -45,7 +51,7 @@ class GroupCommit(Generic[Q, R]):
         self._commit = commit
         self._capacity = capacity
         self._max_batch = max_batch
-        self._queue: deque[tuple[Q, _Answerable[R]]] = deque()
+        self._queue: deque[tuple[Q, Done[R], asyncio.AbstractEventLoop | None]] = deque()
         self._wakes: SimpleQueue[None] = SimpleQueue()
         self._waking: asyncio.AbstractEventLoop | None = None
         """The loop that will wake the thread at the end of its round."""
@@ -67,26 +73,30 @@ class GroupCommit(Generic[Q, R]):
         began = self._began
         return 0.0 if began is None else time.monotonic() - began
 
-    def submit(
-        self, request: Q, loop: asyncio.AbstractEventLoop | None = None
-    ) -> asyncio.Future[R]:
-        """Queue a request from the running event loop; the future resolves when it is durable.
+    def send(
+        self, request: Q, done: Done[R], loop: asyncio.AbstractEventLoop | None = None
+    ) -> None:
+        """Queue a request from the running event loop; `done(answer)` is called from it, later.
 
         `loop` is that loop, if the caller knows it: Python finds it with a system call. Raises
         `QueueFull` or `LogUnavailable` (closed) without queueing anything.
         """
         loop = loop or asyncio.get_running_loop()
-        future: asyncio.Future[R] = loop.create_future()
-        self._enqueue(request, future)
+        self._enqueue(request, done, loop)
         if self._waking is not loop:
             self._waking = loop
             loop.call_soon(self._wake)
+
+    def submit(self, request: Q) -> asyncio.Future[R]:
+        """Do what `send` does; the future that is returned resolves with the answer."""
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self.send(request, partial(resolve, future), future.get_loop())
         return future
 
     def submit_blocking(self, request: Q) -> R:
         """Queue a request from a thread without an event loop and wait for its answer."""
         future: Future[R] = Future()
-        self._enqueue(request, future)
+        self._enqueue(request, partial(_resolve_blocking, future), None)
         self._wake()
         return future.result()
 
@@ -101,15 +111,14 @@ class GroupCommit(Generic[Q, R]):
         self._waking = None
         self._wakes.put(None)
 
-    def _enqueue(self, request: Q, future: _Answerable[R]) -> None:
+    def _enqueue(self, request: Q, done: Done[R], loop: asyncio.AbstractEventLoop | None) -> None:
         with self._lock:
             if self._closed:
-                msg = "the log is closed: this process is shutting down"
-                raise LogUnavailable(msg)
+                raise LogUnavailable(CLOSED)
             if self._waiting >= self._capacity:
                 raise QueueFull(self._waiting)
             self._waiting += 1
-            self._queue.append((request, future))
+            self._queue.append((request, done, loop))
 
     def _run(self) -> None:
         while True:
@@ -122,15 +131,15 @@ class GroupCommit(Generic[Q, R]):
             if closed:
                 return
 
-    def _take(self) -> list[tuple[Q, _Answerable[R]]]:
+    def _take(self) -> list[tuple[Q, Done[R], asyncio.AbstractEventLoop | None]]:
         queue = self._queue
         return [queue.popleft() for _ in range(min(len(queue), self._max_batch))]
 
-    def _answer(self, batch: list[tuple[Q, _Answerable[R]]]) -> None:
+    def _answer(self, batch: list[tuple[Q, Done[R], asyncio.AbstractEventLoop | None]]) -> None:
         answers: Sequence[R | Exception]
         self._began = time.monotonic()
         try:
-            answers = self._commit([request for request, _ in batch])
+            answers = self._commit([request for request, _, _ in batch])
         except Exception as error:  # noqa: BLE001 - whatever it is, its callers must hear of it
             answers = [error] * len(batch)
         self._began = None
@@ -139,28 +148,42 @@ class GroupCommit(Generic[Q, R]):
             answers = [OutcomeUnknown(msg)] * len(batch)
         with self._lock:
             self._waiting -= len(batch)
-        loops: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[R], R | Exception]]] = {}
-        for (_, future), answer in zip(batch, answers, strict=True):
-            if isinstance(future, asyncio.Future):
-                loops.setdefault(future.get_loop(), []).append((future, answer))
-            elif isinstance(answer, Exception):
-                future.set_exception(answer)
+        loops: dict[asyncio.AbstractEventLoop, list[tuple[Done[R], R | Exception]]] = {}
+        for (_, done, loop), answer in zip(batch, answers, strict=True):
+            if loop is None:
+                done(answer)
             else:
-                future.set_result(answer)
+                loops.setdefault(loop, []).append((done, answer))
         for loop, pairs in loops.items():
             try:
-                loop.call_soon_threadsafe(_resolve, pairs)
+                loop.call_soon_threadsafe(tell, pairs)
             except RuntimeError:
                 # The loop was closed while its request was on the way to the disk: what was
                 # committed stays committed, and there is nobody left to tell.
                 continue
 
 
-def _resolve(pairs: list[tuple[asyncio.Future[R], R | Exception]]) -> None:
-    for future, answer in pairs:
-        if future.done():  # its caller was cancelled; what was committed stays committed
-            continue
-        if isinstance(answer, Exception):
-            future.set_exception(answer)
-        else:
-            future.set_result(answer)
+def tell(pairs: Iterable[tuple[Done[R], R | Exception]]) -> None:
+    """Give each its answer; one that fails to take it does not keep the others from theirs."""
+    for done, answer in pairs:
+        try:
+            done(answer)
+        except Exception:
+            _logger.exception("an answer of the log was not taken")
+
+
+def resolve(future: asyncio.Future[R], answer: R | Exception) -> None:
+    """Resolve the future of a caller, unless that was cancelled: what is committed stays so."""
+    if future.done():
+        return
+    if isinstance(answer, Exception):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
+
+
+def _resolve_blocking(future: Future[R], answer: R | Exception) -> None:
+    if isinstance(answer, Exception):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)

@@ -25,7 +25,7 @@ from app.conversation.rendezvous import rank
 from eventstore.errors import EventStoreError
 from eventstore.store import Beat, LogReader
 from eventstore.types import Micros
-from eventstore.writer import Writer
+from eventstore.writer import LogWriter
 
 _log = structlog.get_logger(__name__)
 SECOND = 1_000_000
@@ -76,7 +76,7 @@ class Nodes:
         node: str,
         release: str,
         log: LogReader,
-        writer: Writer,
+        writer: LogWriter,
         readers: Executor,
         beat_seconds: float = 2.0,
         dead_seconds: float = 10.0,

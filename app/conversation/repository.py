@@ -29,6 +29,7 @@ from eventstore.errors import (
     DuplicateKey,
     EpochMismatch,
     LogUnavailable,
+    OutcomeUnknown,
     UnknownEventType,
 )
 from eventstore.store import LogReader
@@ -44,7 +45,7 @@ from eventstore.types import (
     Version,
     new_append_id,
 )
-from eventstore.writer import Writer
+from eventstore.writer import LogWriter
 
 _log = structlog.get_logger(__name__)
 
@@ -94,6 +95,33 @@ class Kind(Protocol[A, S]):
         """Decode a snapshot's state."""
 
 
+class Flight:
+    """An append on its way to the disk, for those who wait for its end."""
+
+    __slots__ = ("_error", "_landed", "_waiters")
+
+    def __init__(self) -> None:
+        self._error: BaseException | None = None
+        self._landed = False
+        self._waiters: list[asyncio.Future[None]] = []
+
+    def land(self, error: BaseException | None) -> None:
+        """Wake whoever waits: the append is durable (None), or has failed."""
+        self._error = error
+        self._landed = True
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def landed(self) -> BaseException | None:
+        """Return, when it has ended, why it failed; None if it is durable."""
+        if not self._landed:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+        return self._error
+
+
 class _Cell(Generic[S]):
     """One aggregate in memory: as committed, and as it will be."""
 
@@ -112,7 +140,8 @@ class _Cell(Generic[S]):
         self.in_flight = 0
         self.deciders = 0
         """How many decisions wait until nothing is in flight."""
-        self.tail: asyncio.Future[Appended] | None = None
+        self.tail: Flight | None = None
+        """The last append that is on its way to the disk."""
         self.read_only = False
         self.used = 0
         """The repository's age when it was used last."""
@@ -133,7 +162,7 @@ class Repository(Generic[A, S]):
         kind: Kind[A, S],
         *,
         log: LogReader,
-        writer: Writer,
+        writer: LogWriter,
         readers: Executor,
         capacity: int = 10_000,
         snapshot_every: int = SNAPSHOT_EVERY,
@@ -177,7 +206,7 @@ class Repository(Generic[A, S]):
             if cell.tail is not None:
                 cell.deciders += 1
                 try:
-                    await asyncio.wait([cell.tail])
+                    await cell.tail.landed()
                 finally:
                     cell.deciders -= 1
                 continue
@@ -201,7 +230,7 @@ class Repository(Generic[A, S]):
         while True:
             cell = await self._cell(stream)
             if cell.deciders and cell.tail is not None:  # or a stream of facts would starve them
-                await asyncio.wait([cell.tail])
+                await cell.tail.landed()
                 continue
             done, answer = await self._try(stream, cell, command, absent)
             if done:
@@ -254,21 +283,19 @@ class Repository(Generic[A, S]):
         )
         answer = command(aggregate)
         triggered = self._kind.collect(aggregate)
-        try:
-            if triggered:
-                live = self._kind.state_of(aggregate)
-                await self._append(stream, cell, triggered, live, absent)
-            elif cell.tail is not None:
-                await asyncio.shield(cell.tail)
-        except (Conflict, EpochMismatch):
+        if triggered:
+            live = self._kind.state_of(aggregate)
+            lost = await self._append(stream, cell, triggered, live, absent)
+        else:
+            lost = None if cell.tail is None else await cell.tail.landed()
+        if isinstance(lost, Conflict | EpochMismatch):
             cell = await self._load(stream, base=cell)
-            self._tell(
-                stream, cell.committed, cell.version
-            )  # what others appended is news here, too
+            # What others appended is news here, too.
+            self._tell(stream, cell.committed, cell.version)
             return False, answer
-        except Exception:
+        if lost is not None:
             if triggered:
-                raise
+                raise lost
             return False, answer  # what we waited for failed: its own caller hears why
         return True, answer
 
@@ -308,7 +335,8 @@ class Repository(Generic[A, S]):
         triggered: Sequence[Triggered],
         live: S,
         absent: tuple[IdempotencyKey, ...],
-    ) -> None:
+    ) -> BaseException | None:
+        """Append; return, when that is settled, why it failed."""
         waiter: asyncio.Future[BaseException | None]
         waiter = asyncio.get_running_loop().create_future()
 
@@ -317,9 +345,7 @@ class Repository(Generic[A, S]):
                 waiter.set_result(error)
 
         self._submit(stream, cell, triggered, live, absent=absent, done=done)
-        error = await waiter
-        if error is not None:
-            raise error
+        return await waiter
 
     def _submit(  # noqa: PLR0913 - one append, and who waits for it
         self,
@@ -343,29 +369,33 @@ class Repository(Generic[A, S]):
         )
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-        future = self._writer.submit(append, self._loop)
+        flight = Flight()
+
+        def settle(answer: Appended | Exception | None) -> None:
+            error = self._settled(stream, cell, triggered, answer, flight)
+            flight.land(error)  # whoever waits for it finds the cell settled
+            done(error)
+
+        self._writer.send(append, settle, self._loop)
         cell.live = live
         cell.live_version = Version(cell.live_version + len(triggered))
         cell.in_flight += 1
-        cell.tail = future
-
-        def settle(future: asyncio.Future[Appended]) -> None:
-            done(self._settled(stream, cell, triggered, future))
-
-        future.add_done_callback(settle)  # the first: whoever waits for it finds the cell settled
+        cell.tail = flight
 
     def _settled(
         self,
         stream: StreamName,
         cell: _Cell[S],
         triggered: Sequence[Triggered],
-        future: asyncio.Future[Appended],
+        answer: Appended | Exception | None,
+        flight: Flight,
     ) -> BaseException | None:
         """Bring the cell up to date with an append that has been answered; return its error."""
-        error = future.exception()
-        if error is None:
-            self._commit(stream, cell, triggered, future.result(), future)
-        elif isinstance(error, DuplicateKey | AppendRejected | LogUnavailable):
+        if isinstance(answer, Appended):
+            self._commit(stream, cell, triggered, answer, flight)
+            return None
+        error = answer or OutcomeUnknown("the log's writer has answered something else")
+        if isinstance(error, DuplicateKey | AppendRejected | LogUnavailable):
             # Nothing was appended: what was decided after it will fail, and be decided again.
             if self._cells.get(stream) is cell:
                 self._cells[stream] = cell.restarted()
@@ -379,10 +409,10 @@ class Repository(Generic[A, S]):
         cell: _Cell[S],
         triggered: Sequence[Triggered],
         appended: Appended,
-        future: asyncio.Future[Appended],
+        flight: Flight,
     ) -> None:
         cell.in_flight -= 1
-        if cell.tail is future:
+        if cell.tail is flight:
             cell.tail = None
         if cell.version + len(triggered) != appended.version:
             # What was before it failed, and another process appended as many events in its place.

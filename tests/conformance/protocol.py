@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Executor, Future
+from functools import partial
 from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 from app.aggregates import BufferPolicy, due_at
@@ -35,11 +36,12 @@ from app.conversation.ports import (
 )
 from app.conversation.repository import Repository
 from app.conversation.turn import Turns
+from eventstore.group_commit import Done
 from eventstore.keyring import Keyring
 from eventstore.sealing import Sealer
 from eventstore.store import Beat, LogReader, LogStore
-from eventstore.types import Append, Appended, Micros, Snapshot, StreamName
-from eventstore.writer import Writer
+from eventstore.types import Append, Appended, Micros, StreamName
+from eventstore.writer import LogWriter, Request
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -96,33 +98,38 @@ class Step:
         self.go = go
 
 
-class ByHand(Writer):
+class ByHand(LogWriter):
     """A writer whose appends are let through one by one; it knows who wrote what."""
 
+    waiting = 0
+    busy_seconds = 0.0
+
     def __init__(self, store: LogStore, steps: list[Step], wrote: set[bytes]) -> None:
+        super().__init__()
         self._store = store
         self._steps = steps
         self._wrote = wrote
 
-    def submit(
-        self, append: Append, loop: asyncio.AbstractEventLoop | None = None
-    ) -> asyncio.Future[Appended]:
-        future = (loop or asyncio.get_running_loop()).create_future()
-
-        def go(_: Outcome) -> None:
-            (answer,) = self._store.append_batch([append])
-            if isinstance(answer, Exception):
-                future.set_exception(answer)
-            else:
-                self._wrote.add(append.append_id)
-                future.set_result(answer)
-
-        self._steps.append(Step("append", go))
-        return future
-
-    async def save(self, request: Snapshot | Beat) -> None:
-        if isinstance(request, Beat):
+    def send(
+        self,
+        request: Request,
+        done: Done[Appended | None],
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        if isinstance(request, Append):
+            self._steps.append(Step("append", partial(self._append, request, done)))
+        elif isinstance(request, Beat):
             self._store.append_batch([], [], [request])
+            done(None)
+
+    def _append(self, append: Append, done: Done[Appended | None], _: Outcome) -> None:
+        (answer,) = self._store.append_batch([append])
+        if isinstance(answer, Appended):
+            self._wrote.add(append.append_id)
+        done(answer)
+
+    def close(self) -> None:
+        """Nothing waits on another thread."""
 
 
 class Outside:

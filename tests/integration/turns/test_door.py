@@ -17,6 +17,7 @@ from eventstore.errors import EventStoreError
 from eventstore.sqlite import SQLiteLog
 from eventstore.store import Beat
 from eventstore.types import Append, Appended, Snapshot
+from eventstore.writer import Writer
 from tests.integration.turns.stage import Stage
 from tests.integration.turns.test_facts import envelope, text
 
@@ -59,6 +60,7 @@ class SlowDisk:
     def __init__(self, stage: Stage) -> None:
         self._gate = threading.Event()
         self._append_batch = stage.bot.log.append_batch
+        assert isinstance(stage.bot.writer, Writer)
         stage.bot.writer._store = self  # type: ignore[assignment]
 
     def append_batch(

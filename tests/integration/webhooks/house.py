@@ -29,6 +29,7 @@ from app.stopping import Server
 from eventstore.errors import EventStoreError
 from eventstore.store import Beat
 from eventstore.types import Append, Appended, Snapshot
+from eventstore.writer import Writer
 
 SECRET = b"x-hilo-secret: of-the-channel\r\n"
 ANA, BEA = "15550121001", "15550121002"
@@ -62,6 +63,7 @@ class Gate:
         self._open.set()
         self._append_batch = bot.log.append_batch
         self.broken: EventStoreError | None = None
+        assert isinstance(bot.writer, Writer)
         bot.writer._store = self  # type: ignore[assignment]
 
     def append_batch(
@@ -162,6 +164,7 @@ async def house(
         longest_seconds=3600,
         beat_seconds=60,
         dead_seconds=600,
+        log_writer="thread",
     )
     outside = open_outside(settings, openai_url=NOWHERE, whapi_url=NOWHERE)
     async with open_bot(settings, outside) as bot:
