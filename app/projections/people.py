@@ -16,6 +16,7 @@ import msgspec
 from msgspec.structs import astuple
 
 from app.projections.model import ReadModel, Seen, Session
+from app.projections.writing import insert_rows
 
 PREFIX: Final = "user/"
 _MAX_ROWS: Final = 200_000
@@ -79,11 +80,11 @@ class PersonModel(ReadModel, Generic[R]):
         """Write the rows. In the order of the key: neighbours share their pages."""
         columns = self._columns()
         changes = ", ".join(f"{name} = excluded.{name}" for name in columns[1:])
-        db.executemany(
-            f"INSERT INTO {self.table} ({', '.join(columns)})"  # noqa: S608 - our own names
-            f" VALUES ({', '.join('?' * len(columns))})"
-            f" ON CONFLICT (user) DO UPDATE SET {changes}",
-            map(astuple, sorted(rows, key=attrgetter("user"))),
+        insert_rows(
+            db,
+            f"INSERT INTO {self.table} ({', '.join(columns)})",
+            [astuple(row) for row in sorted(rows, key=attrgetter("user"))],
+            f"ON CONFLICT (user) DO UPDATE SET {changes}",
         )
 
     def _columns(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from typing import ClassVar, Final
 from sqlite_utils import Database
 
 from app.projections.model import ReadModel, Seen, Session
+from app.projections.writing import insert_rows
 
 HOUR: Final = 3_600_000_000
 """µs."""
@@ -74,11 +75,11 @@ class TallyModel(ReadModel):
         keys, numbers = ("hour", *self.names), (*self.sums, *self.maxima)
         changes = [f"{name} = {name} + excluded.{name}" for name in self.sums]
         changes += [f"{name} = max({name}, excluded.{name})" for name in self.maxima]
-        marks = ", ".join("?" * len(keys + numbers))
-        db.executemany(
-            f"INSERT INTO {self.table} ({', '.join(keys + numbers)})"  # noqa: S608 - our own names
-            f" VALUES ({marks}) ON CONFLICT DO UPDATE SET {', '.join(changes)}",
-            ((hour_text(key[0]), *key[1:], *row) for key, row in sorted(tally.items())),
+        insert_rows(
+            db,
+            f"INSERT INTO {self.table} ({', '.join(keys + numbers)})",
+            [(hour_text(key[0]), *key[1:], *row) for key, row in sorted(tally.items())],
+            f"ON CONFLICT DO UPDATE SET {', '.join(changes)}",
         )
 
 

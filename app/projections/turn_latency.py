@@ -26,6 +26,7 @@ from app.projections.model import ReadModel, Seen, Session
 from app.projections.open_turns import TAKE, TURN_EVENTS, OpenTurn, Turn
 from app.projections.people import PREFIX
 from app.projections.tally import HOUR, hour_text
+from app.projections.writing import insert_rows
 
 PARTS: Final = ("gathering", "waiting", "retrying", "submitting", "thinking", "handing_over")
 """Parts of a turn in their order, in µs."""
@@ -113,19 +114,16 @@ class _LatencySession(Session):
                 self._ended.append(row_of(position, stream.removeprefix(PREFIX), turn))
 
     def flush(self) -> None:
-        self._db.executemany(
-            f"INSERT INTO turns ({', '.join(_COLUMNS)})"  # noqa: S608 - our own names
-            f" VALUES ({', '.join('?' * len(_COLUMNS))})",
-            self._ended,
-        )
+        insert_rows(self._db, f"INSERT INTO turns ({', '.join(_COLUMNS)})", self._ended)
         open_ones = {stream: turn for stream, turn in self._open.items() if not turn.is_blank}
         if not self._blank:
             self._db.executemany(
                 "DELETE FROM open_turns WHERE user = ?",
                 [(_user(stream),) for stream in sorted(self._open.keys() - open_ones.keys())],
             )
-        self._db.executemany(
-            "INSERT OR REPLACE INTO open_turns (user, state) VALUES (?, ?)",
+        insert_rows(
+            self._db,
+            "INSERT OR REPLACE INTO open_turns (user, state)",
             [(_user(stream), _pack(turn)) for stream, turn in sorted(open_ones.items())],
         )
         self._ended.clear()
