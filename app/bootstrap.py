@@ -44,10 +44,9 @@ from app.projections import MODELS, Follower, Views
 from app.release import release
 from app.settings import Settings
 from app.skips import ControlLedger
-from app.stores import open_keyring, open_log, refuse_to_lose_keys
+from app.stores import open_keyring, open_log, open_writer, refuse_to_lose_keys
 from eventstore.sealing import Sealer
 from eventstore.types import Position, StreamName
-from eventstore.writer import Writer
 
 READERS = 4
 CHECKPOINT_SECONDS = 2.0
@@ -69,7 +68,7 @@ class Parts:
         except BaseException:
             self.log.close()
             raise
-        self.writer = Writer(self.log, capacity=settings.queue)
+        self.writer = open_writer(settings, self.log)
         self.keyring.ensure_keys([BOT])
         self.sealer = Sealer(self.keyring)
         self.readers = ThreadPoolExecutor(READERS, thread_name_prefix="hilo-reader")

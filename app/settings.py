@@ -121,6 +121,11 @@ class Settings(BaseSettings):
     webhook_seconds: float = Field(
         3.0, gt=0, description="longest wait of a webhook for the log; then 503 with Retry-After"
     )
+    log_writer: Literal["process", "thread"] = Field(
+        "process",
+        description="what writes a log in SQLite: a process of its own for each bot (about 30 MB), "
+        "or a thread of the server (two thirds of the traffic)",
+    )
 
     # -- for those who still read files ---------------------------------------------------------
     thread_files: bool = Field(

@@ -27,6 +27,8 @@ from eventstore.postgres_link import Waits
 from eventstore.postgres_schema import standing
 from eventstore.sqlite import SQLiteLog, system_clock
 from eventstore.store import LogStore
+from eventstore.writer import LogWriter, Writer
+from eventstore.writer_process import ProcessWriter
 
 KEYS_IN_MEMORY: Final = 20_000
 IDENTITIES_IN_MEMORY: Final = 2 * KEYS_IN_MEMORY
@@ -43,6 +45,13 @@ def open_log(settings: Settings, *, server: bool = False) -> LogStore:
     Raises `LogUnavailable` if it cannot be reached or used.
     """
     return _opened(settings, _log_file(settings), settings.schema_name, server=server)
+
+
+def open_writer(settings: Settings, log: LogStore) -> LogWriter:
+    """Return what feeds appends to a log that was opened with `server=True`."""
+    if isinstance(log, SQLiteLog) and settings.log_writer == "process":
+        return ProcessWriter(log, capacity=settings.queue)
+    return Writer(log, capacity=settings.queue)
 
 
 def has_log(settings: Settings) -> bool:
@@ -183,7 +192,8 @@ def _waits(settings: Settings) -> Waits:
 def _opened(settings: Settings, path: Path, schema: str, *, server: bool) -> LogStore:
     if not settings.on_postgres:
         _refuse_half_copied(path)
-        return SQLiteLog(path, clock=system_clock, server=server)
+        ours = server and settings.log_writer == "thread"
+        return SQLiteLog(path, clock=system_clock, server=ours)
     url = settings.database_url.get_secret_value()
     return PostgresLog(
         url, schema=schema, settings=_postgres(settings, server=server), server=server

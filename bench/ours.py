@@ -20,7 +20,8 @@ from bench.datasets import WORKING_SET, DataSet
 from bench.people import EVENTS_PER_TURN, TurnMaker, open_keyring, working_set
 from eventstore.sqlite import SQLiteLog
 from eventstore.store import LogStore
-from eventstore.writer import Writer
+from eventstore.writer import LogWriter, Writer
+from eventstore.writer_process import ProcessWriter
 
 
 class OurLog:
@@ -39,10 +40,12 @@ class OurLog:
         """
         self.turns = 0
         """Taken so far, those of warming up included."""
-        self.log: LogStore = log or SQLiteLog(data.directory / "log.db", server=True)
+        self.log: LogStore = log or SQLiteLog(data.directory / "log.db")
         self.keyring = open_keyring(data.directory)
         self.people = working_set(data.people, WORKING_SET)
-        self._writer = Writer(self.log)
+        self._writer: LogWriter = (
+            ProcessWriter(self.log) if isinstance(self.log, SQLiteLog) else Writer(self.log)
+        )
         self._readers = ThreadPoolExecutor(4)
         self._maker = TurnMaker(self.keyring, seed=seed)
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)

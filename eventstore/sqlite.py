@@ -22,6 +22,8 @@ from eventstore.queries import LogQueries, Values
 from eventstore.sqlite_appends import SQLiteAppends
 from eventstore.sqlite_connections import SQL, LogDatastore, connect, system_clock
 from eventstore.types import (
+    Appended,
+    AppendId,
     Clock,
     Micros,
     Position,
@@ -97,6 +99,16 @@ class SQLiteLog(SQLiteAppends, LogQueries):
     def now(self) -> Micros:
         """Return the store's time."""
         return self._clock.now()
+
+    def observe(self, recorded_at: Micros) -> None:
+        """Take note of an append that another process has made on this one's behalf."""
+        self._clock.observe(recorded_at)
+
+    def appended_since(self, position: Position) -> dict[AppendId, Appended]:
+        """Return the appends after a position, by their ids. Raises `LogUnavailable`."""
+        epoch = self.head().epoch
+        rows = self._ask("select_append_ids", (position,))
+        return {AppendId(row[0]): Appended(epoch, *row[1:]) for row in rows}
 
     def _ask_for_types(
         self, query: str, after: int, up_to: int, types: Sequence[str], *more: object

@@ -1,0 +1,149 @@
+"""`python -m eventstore.writer_child LOG FD`: the process that writes one log on SQLite.
+
+It reads batches of requests from the socket FD, commits whatever has come in one transaction, and
+answers when that is durable. It ends with whoever started it: at the end of the socket at once,
+like that process would have, and after an empty message once its file is closed in good order.
+Signals are for the process that started it.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from eventstore.errors import EventStoreError, LogUnavailable, OutcomeUnknown
+from eventstore.sqlite import SQLiteLog
+from eventstore.sqlite_wal import reserve
+from eventstore.types import Appended
+from eventstore.writer_wire import READ, Batch, Done, Frames, done, frame
+
+MOST_AT_ONCE: Final = 512
+"""Appends of one transaction, unless a single batch has more."""
+SPIN_SECONDS: Final = 0.0001
+"""How long to look for the next request after one that came alone, before sleeping.
+
+A caller that waits for each answer comes back within that time; to be woken costs as much."""
+
+_logger = logging.getLogger(__name__)
+
+
+class Inbox:
+    """The batches that have come, and how to wait for more."""
+
+    def __init__(self, source: socket.socket) -> None:
+        """Read from `source`."""
+        self._source = source
+        self._frames = Frames()
+        self._decode = msgspec.msgpack.Decoder(Batch).decode
+        self._ready = select.poll()
+        self._ready.register(source, select.POLLIN)
+        self._spins = len(os.sched_getaffinity(0)) > 1
+        self._waiting: list[Batch] = []
+        self.ended = False
+        """Nobody will ask any more."""
+        self.in_order = False
+        """We were told to end."""
+
+    def take(self, *, soon: bool) -> list[Batch]:
+        """Return the batches of the next transaction; none at the end.
+
+        `soon`: the next one is likely to come in no time.
+        """
+        while not self._waiting and not self.ended:
+            if soon and self._spins:
+                self._spin()
+            self._read()
+        taken: list[Batch] = []
+        appends = 0
+        for batch in self._waiting:
+            if taken and appends + len(batch.appends) > MOST_AT_ONCE:
+                break
+            taken.append(batch)
+            appends += len(batch.appends)
+        del self._waiting[: len(taken)]
+        return taken
+
+    def _spin(self) -> None:
+        deadline = time.monotonic() + SPIN_SECONDS
+        while not self._ready.poll(0) and time.monotonic() < deadline:
+            pass
+
+    def _read(self) -> None:
+        data = self._source.recv(READ)
+        if not data:
+            self.ended = True
+        for message in self._frames.feed(data):
+            if message:
+                self._waiting.append(self._decode(message))
+            else:
+                self.ended = self.in_order = True
+
+
+def _committed(log: SQLiteLog, batches: list[Batch]) -> Iterator[Done]:
+    """Commit the batches in one transaction; yield the answer to each."""
+    appends = [append for batch in batches for append in batch.appends]
+    answers: list[Appended | EventStoreError]
+    lost: EventStoreError | None
+    try:
+        answers = log.append_batch(
+            appends,
+            [snapshot for batch in batches for snapshot in batch.snapshots],
+            [beat for batch in batches for beat in batch.beats],
+        )
+        lost = next((a for a in answers if isinstance(a, LogUnavailable | OutcomeUnknown)), None)
+    except (LogUnavailable, OutcomeUnknown) as error:
+        lost = error
+        answers = [lost] * len(appends)
+    except Exception as error:  # whatever it is, its callers must hear of it
+        _logger.exception("a batch of %d appends failed", len(appends))
+        lost = OutcomeUnknown(f"the log's writer failed: {type(error).__name__}")
+        answers = [lost] * len(appends)
+    start = 0
+    for batch in batches:
+        end = start + len(batch.appends)
+        yield done(answers[start:end], lost)
+        start = end
+
+
+def serve(log: SQLiteLog, source: socket.socket) -> bool:
+    """Commit what comes until the end; return whether it was told to end."""
+    inbox = Inbox(source)
+    encode = msgspec.msgpack.Encoder().encode
+    alone = False
+    while batches := inbox.take(soon=alone):
+        source.sendall(b"".join([frame(encode(answer)) for answer in _committed(log, batches)]))
+        alone = len(batches) == 1 and len(batches[0].appends) == 1
+    return inbox.in_order
+
+
+def main(path: str, number: str) -> None:
+    """Open the log, and serve until the end. The process ends here."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with socket.socket(fileno=int(number)) as source:
+        log = SQLiteLog(Path(path), server=True)
+        threading.Thread(target=reserve, args=(log.path,), daemon=True).start()
+        gc.freeze()
+        try:
+            in_order = serve(log, source)
+        except OSError:  # whoever asked is gone
+            in_order = False
+        if not in_order:
+            os._exit(0)
+        log.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,116 @@
+"""What a log's writer process and whoever started it say to each other: frames of msgpack.
+
+A frame is eight bytes of length and a message. `Batch` asks, `Done` answers, in the same order.
+Both ends are of one release and one machine, so nothing here is kept or has versions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from eventstore.errors import (
+    AppendRejected,
+    Conflict,
+    DuplicateKey,
+    EpochMismatch,
+    EventStoreError,
+    LogUnavailable,
+    OutcomeUnknown,
+)
+from eventstore.store import Beat
+from eventstore.types import Append, Appended, Snapshot
+
+HEAD: Final = 8
+"""Bytes of a frame's length."""
+READ: Final = 1024 * 1024
+"""Bytes that are read at once."""
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An error on its way to another process."""
+
+    kind: str
+    arguments: list[Any]
+
+
+class Batch(msgspec.Struct, frozen=True, array_like=True):
+    """Requests that were made in one round of the event loop."""
+
+    appends: list[Append]
+    snapshots: list[Snapshot] = []
+    beats: list[Beat] = []
+
+
+class Done(msgspec.Struct, frozen=True, array_like=True):
+    """The answers to a batch; they are durable."""
+
+    answers: list[Appended | None]
+    """One for each append; None for those in `failures`."""
+    failures: dict[int, Failure]
+    """By the place in `answers`."""
+    lost: Failure | None = None
+    """Why the whole transaction failed, if it did: snapshots and beats fail with it."""
+
+
+_ARGUMENTS: Final[dict[type[EventStoreError], Callable[[Any], list[Any]]]] = {
+    Conflict: lambda error: [error.stream, error.expected, error.actual],
+    DuplicateKey: lambda error: [error.key],
+    EpochMismatch: lambda error: [error.expected, error.actual],
+    AppendRejected: lambda error: [str(error)],
+    LogUnavailable: lambda error: [str(error)],
+    OutcomeUnknown: lambda error: [str(error)],
+}
+_KINDS: Final = {kind.__name__: kind for kind in _ARGUMENTS}
+
+
+def failure(error: EventStoreError) -> Failure:
+    """Return an error as it travels."""
+    kind = next((kind for kind in type(error).__mro__ if kind in _ARGUMENTS), OutcomeUnknown)
+    return Failure(kind.__name__, _ARGUMENTS[kind](error))
+
+
+def error_of(failed: Failure) -> EventStoreError:
+    """Return the error that travelled."""
+    return _KINDS[failed.kind](*failed.arguments)
+
+
+def done(answers: Sequence[Appended | EventStoreError], lost: EventStoreError | None) -> Done:
+    """Return the answer to a batch whose appends got `answers`."""
+    return Done(
+        [answer if isinstance(answer, Appended) else None for answer in answers],
+        {
+            place: failure(answer)
+            for place, answer in enumerate(answers)
+            if isinstance(answer, EventStoreError)
+        },
+        None if lost is None else failure(lost),
+    )
+
+
+def frame(message: bytes) -> bytes:
+    """Return a message as it is sent."""
+    return len(message).to_bytes(HEAD, "big") + message
+
+
+class Frames:
+    """Cuts what is read into messages."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._read = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Take what was read; yield each message that is complete now."""
+        read = self._read
+        read += data
+        start = 0
+        while (begin := start + HEAD) <= len(read):
+            end = begin + int.from_bytes(read[start:begin], "big")
+            if end > len(read):
+                break
+            yield bytes(read[begin:end])
+            start = end
+        del read[:start]
