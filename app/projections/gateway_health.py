@@ -69,10 +69,11 @@ class GatewayHealth(TallyModel):
 
     def fold(self, tally: Tally, batch: Iterable[Seen]) -> None:
         """Add the events to the rows."""
-        hour, rows = -1, dict[type[Event], list[int]]()
+        hour, begins, ends, rows = -1, 0, 0, dict[type[Event], list[int]]()
         for _, _, at, kind, event in batch:
-            if at // HOUR != hour:
+            if not begins <= at < ends:
                 hour, rows = at // HOUR, {}
+                begins, ends = hour * HOUR, (hour + 1) * HOUR
             row = rows.get(kind)  # of a kind without details: most events
             if row is not None:
                 row[0] += 1
@@ -91,10 +92,11 @@ class GatewayHealth(TallyModel):
 def _received(row: list[int], at: int, event: e.MessageReceived) -> None:
     row[0] += 1
     if event.at is not None:
-        late = max(0, at - event.at)
         row[1] += 1
-        row[2] += late
-        row[3] = max(row[3], late)
+        late = at - event.at
+        if late > 0:  # a sender's clock may be ahead
+            row[2] += late
+            row[3] = max(row[3], late)
 
 
 @_migrations()

@@ -86,7 +86,7 @@ class OpenTurn(msgspec.Struct, array_like=True, gc=False):
 def _received(s: OpenTurn, at: int, event: e.MessageReceived) -> None:
     if not event.answerable:
         return
-    if event.ref in s.early:
+    if s.early and event.ref in s.early:
         s.early = [ref for ref in s.early if ref != event.ref]
         return
     if len(s.waiting) < MAX_KEPT:
