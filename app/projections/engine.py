@@ -40,7 +40,7 @@ LIVE_WINDOW: Final = 2_000
 BULK_WINDOW: Final = 1_000_000
 """Positions in a transaction of a rebuild: the more a row takes in one go, the fewer writes."""
 
-_CHUNK: Final = 2_000
+_CHUNK: Final = 1_000
 """Positions read at a time within a transaction: few enough that rows, events and what models make
 of them stay in the processor's cache, which halves the time of a rebuild (10,000 do not)."""
 
