@@ -46,7 +46,7 @@ def new_append_id() -> AppendId:
     return AppendId(random_bytes(16))
 
 
-class NewEvent(msgspec.Struct, frozen=True, gc=False):
+class NewEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An event that is not in the log yet: stored type name, encoded state, optional key."""
 
     type: str
@@ -54,7 +54,7 @@ class NewEvent(msgspec.Struct, frozen=True, gc=False):
     key: IdempotencyKey | None = None
 
 
-class Append(msgspec.Struct, frozen=True):
+class Append(msgspec.Struct, frozen=True, array_like=True):
     """The unit of writing: events of one stream that are committed together or not at all.
 
     `expected` is the stream's version as the caller knows it. If one of `absent`, or of the
@@ -69,7 +69,7 @@ class Append(msgspec.Struct, frozen=True):
     absent: tuple[IdempotencyKey, ...] = ()
 
 
-class Appended(msgspec.Struct, frozen=True, gc=False):
+class Appended(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The answer to an append, given only when it is durable."""
 
     epoch: Epoch

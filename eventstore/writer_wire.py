@@ -25,6 +25,10 @@ from eventstore.types import Append, Appended, Snapshot
 
 HEAD: Final = 8
 """Bytes of a frame's length."""
+LONELY: Final = 3
+"""Requests in a row that came alone from which on there seems to be one caller, who waits for each.
+
+Both ends then look for what comes next for a while before they sleep: to be woken takes longer."""
 READ: Final = 1024 * 1024
 """Bytes that are read at once."""
 

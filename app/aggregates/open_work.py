@@ -155,7 +155,7 @@ def appended(waiting: tuple[Pending, ...], entry: Pending, apart: int) -> tuple[
     `MAX_WAITING` + 1 entries while a run is open.
     """
     if len(waiting) < MAX_WAITING or waiting[-1].version <= apart:
-        return (*waiting, entry)
+        return waiting + (entry,)  # noqa: RUF005 - one pass over what may be long, not four
     last = waiting[-1]
     return (*waiting[:-1], Pending(b"", entry.version, entry.at, 0, last.count + entry.count))
 

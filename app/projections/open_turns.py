@@ -90,7 +90,7 @@ def _received(s: OpenTurn, at: int, event: e.MessageReceived) -> None:
         s.early = [ref for ref in s.early if ref != event.ref]
         return
     if len(s.waiting) < MAX_KEPT:
-        s.waiting = [*s.waiting, Waiting(event.ref, at)]
+        s.waiting.append(Waiting(event.ref, at))
     else:
         last = Waiting(b"", at, s.waiting[-1].count + 1)
         s.waiting = [*s.waiting[:-1], last]
