@@ -18,17 +18,19 @@ from app.caches import Expiring, Registry, figures_of
 from app.conversation.activity import Activity
 from app.conversation.agenda import Open, open_work
 from app.conversation.asked import Asked
+from app.conversation.cells import HOUR_SECONDS
 from app.conversation.client_cache import ClientCache, Kept
 from app.conversation.crash import CrashPoints
 from app.conversation.delivering import Delivering
 from app.conversation.dispatcher import Dispatcher
+from app.conversation.identities import Identities
 from app.conversation.kinds import GATEWAYS, JOBS, USERS
 from app.conversation.nodes import Nodes, node_name
 from app.conversation.policy import TurnPolicy
 from app.conversation.profiles import Profiles
-from app.conversation.receiving import BOT, Identities, Receiver
+from app.conversation.receiving import BOT, Receiver
 from app.conversation.recovery import Recovery
-from app.conversation.repository import HOUR_SECONDS, Repository
+from app.conversation.repository import Repository
 from app.conversation.slots import Slots
 from app.conversation.todo import TodoCheckpoint, TodoList
 from app.conversation.turn import Turns

@@ -14,7 +14,7 @@ from app.aggregates.catalogue import EVENT_CLASSES
 from app.bot import Bot
 from app.caches import figures_of
 from app.children import Piped, piped
-from app.conversation.receiving import user_stream
+from app.conversation.identities import user_stream
 from app.installation import handles_named
 from app.projections import Views
 from app.projections.bulk import worker_command

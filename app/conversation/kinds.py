@@ -13,7 +13,7 @@ from app.aggregates.job_events import JOB_EVENTS
 from app.aggregates.jobs import Job, JobState
 from app.aggregates.user import User
 from app.aggregates.user_state import BLANK, STATE_SHAPE, UserState, evolve, pack, unpack
-from app.conversation.repository import Triggered
+from app.conversation.kind import Triggered
 from eventstore.codec import Codec, Event
 from eventstore.types import Micros, StreamName, Version
 

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from itertools import islice
 
 import msgspec
@@ -31,15 +31,14 @@ from app.conversation.facts import (
     Fact,
     MessageFact,
     OtherFact,
-    Person,
     PresenceFact,
     RejectedFact,
     StatusFact,
 )
+from app.conversation.identities import Identities, user_stream
 from app.conversation.repository import Repository, Settled
 from eventstore.errors import AppendRejected, DuplicateKey, LogUnavailable, OutcomeUnknown
-from eventstore.group_commit import GroupCommit
-from eventstore.keyring import Handle, Keyring
+from eventstore.keyring import Keyring
 from eventstore.sealing import Sealed, Sealer
 from eventstore.store import LogReader
 from eventstore.types import IdempotencyKey, StreamName
@@ -77,64 +76,6 @@ its backup is restored, a thread that is gone: acknowledging would lose the mess
 delivering it again costs a request. So would a bug of another type; it is tried again for as long
 as the gateway does, and each time logged.
 """
-
-
-def user_stream(pseudonym: str) -> StreamName:
-    """Return the name of a person's stream."""
-    return StreamName(f"user/{pseudonym}")
-
-
-class Identities:
-    """Who is who, for the event loop: memory first, else the keyring's thread, many at once."""
-
-    def __init__(self, keyring: Keyring) -> None:
-        """Register unknown people through one thread, one transaction for all who wait."""
-        self._keyring = keyring
-        self._group: GroupCommit[tuple[Handle, ...], str] = GroupCommit(
-            keyring.register, name="hilo-keyring"
-        )
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="hilo-keys")
-
-    async def pseudonym(self, person: Person) -> str:
-        """Return the person's pseudonym; on return it and a current key are durable."""
-        handles = handles_of(person)
-        known = self._keyring.cached(handles)
-        if known is not None and self._keyring.has_current_key(known):
-            return known
-        return await self._group.submit(handles)
-
-    def known(self, person: Person) -> str | None:
-        """Return the pseudonym if memory has it; never waits."""
-        return self._keyring.cached(handles_of(person))
-
-    async def key_at_hand(self, owner: str) -> None:
-        """Return when sealing for `owner` need not wait for the keyring's disk, or for its lock.
-
-        A key that fell out of memory is read by a thread. Raises as `Keyring.current_key`.
-        """
-        if not self._keyring.has_current_key(owner):
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._reader, self._keyring.current_key, owner)
-
-    def close(self) -> None:
-        """Stop the threads, after what waits."""
-        self._group.close()
-        self._reader.shutdown()
-
-
-def handles_of(person: Person) -> tuple[Handle, ...]:
-    """Return the person's handles, the phone first. Raises `ValueError` if there is none."""
-    if person.phone and not person.lid:  # nearly everybody
-        return (Handle("phone", person.phone),)
-    handles = tuple(
-        Handle(kind, value)
-        for kind, value in (("phone", person.phone), ("lid", person.lid))
-        if value
-    )
-    if not handles:
-        msg = "a person without phone and lid"
-        raise ValueError(msg)
-    return handles
 
 
 class Receiver:

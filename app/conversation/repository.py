@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import time
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
-from itertools import islice, takewhile
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 from weakref import WeakSet
 
 import structlog
 
-from app.caches import Figures
-from eventstore.codec import Codec, Event
+from app.conversation.cells import Cell, Cells, Flight
+from app.conversation.kind import Kind, Triggered
+from app.conversation.loading import Loader
 from eventstore.errors import (
     AppendRejected,
     Conflict,
@@ -30,7 +28,6 @@ from eventstore.errors import (
     EpochMismatch,
     LogUnavailable,
     OutcomeUnknown,
-    UnknownEventType,
 )
 from eventstore.store import LogReader
 from eventstore.types import (
@@ -38,8 +35,6 @@ from eventstore.types import (
     Appended,
     Epoch,
     IdempotencyKey,
-    Micros,
-    Recorded,
     Snapshot,
     StreamName,
     Version,
@@ -49,109 +44,12 @@ from eventstore.writer import LogWriter
 
 _log = structlog.get_logger(__name__)
 
+A = TypeVar("A")
 S = TypeVar("S")
 R = TypeVar("R")
-Triggered = tuple[Event, IdempotencyKey | None]
 Settled = Callable[[BaseException | None], None]
 
 SNAPSHOT_EVERY = 500
-READ_PAGE = 5000
-HOUR_SECONDS = 3600.0
-LIFETIME = 24
-"""Hours that an aggregate stays in memory unused."""
-
-_MEASURED = 100
-"""Looks at the memory that are timed when somebody asks what one takes."""
-
-
-A = TypeVar("A")
-
-
-class Kind(Protocol[A, S]):
-    """One kind of aggregate: how its states begin, evolve, are kept and decided upon."""
-
-    codec: Codec
-    shape: bytes
-
-    def blank(self, stream: StreamName) -> S:
-        """Return the state before the first event."""
-
-    def evolve(self, state: S, event: Event, version: Version, recorded_at: Micros) -> S:
-        """Return the state after an event. Pure."""
-
-    def revive(self, stream: StreamName, state: S, version: Version, *, read_only: bool) -> A:
-        """Return the aggregate that decides upon a state."""
-
-    def collect(self, aggregate: A) -> Sequence[Triggered]:
-        """Return and forget the events that the aggregate's decisions triggered."""
-
-    def state_of(self, aggregate: A) -> S:
-        """Return the aggregate's state, its triggered events included."""
-
-    def pack(self, state: S) -> bytes:
-        """Encode a state for a snapshot."""
-
-    def unpack(self, state: bytes) -> S:
-        """Decode a snapshot's state."""
-
-
-class Flight:
-    """An append on its way to the disk, for those who wait for its end."""
-
-    __slots__ = ("_error", "_landed", "_waiters")
-
-    def __init__(self) -> None:
-        self._error: BaseException | None = None
-        self._landed = False
-        self._waiters: list[asyncio.Future[None]] = []
-
-    def land(self, error: BaseException | None) -> None:
-        """Wake whoever waits: the append is durable (None), or has failed."""
-        self._error = error
-        self._landed = True
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    async def landed(self) -> BaseException | None:
-        """Return, when it has ended, why it failed; None if it is durable."""
-        if not self._landed:
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            await waiter
-        return self._error
-
-
-class _Cell(Generic[S]):
-    """One aggregate in memory: as committed, and as it will be."""
-
-    __slots__ = (
-        "committed", "deciders", "epoch", "in_flight", "live", "live_version", "read_only",
-        "snapshot_version", "tail", "used", "version",
-    )  # fmt: skip
-
-    def __init__(self, committed: S, version: Version, epoch: Epoch, snapshot: Version) -> None:
-        self.committed = committed
-        self.version = version
-        self.live = committed
-        self.live_version = version
-        self.epoch = epoch
-        self.snapshot_version = snapshot
-        self.in_flight = 0
-        self.deciders = 0
-        """How many decisions wait until nothing is in flight."""
-        self.tail: Flight | None = None
-        """The last append that is on its way to the disk."""
-        self.read_only = False
-        self.used = 0
-        """The repository's age when it was used last."""
-
-    def restarted(self) -> _Cell[S]:
-        """Return a cell that knows what is committed and nothing of what is in flight."""
-        cell = _Cell(self.committed, self.version, self.epoch, self.snapshot_version)
-        cell.read_only = self.read_only
-        cell.used = self.used
-        return cell
 
 
 class Repository(Generic[A, S]):
@@ -169,21 +67,18 @@ class Repository(Generic[A, S]):
     ) -> None:
         """Keep at most `capacity` aggregates, the least recently used going first."""
         self._kind = kind
-        self._log = log
+        self._loader = Loader(kind, log)
         self._writer = writer
         self._readers = readers
-        self._capacity = capacity
         self._snapshot_every = snapshot_every
-        self._cells: OrderedDict[StreamName, _Cell[S]] = OrderedDict()
-        self._loading: dict[StreamName, asyncio.Task[_Cell[S]]] = {}
-        self._outdated: WeakSet[asyncio.Task[_Cell[S]]] = WeakSet()
+        self._cells: Cells[S] = Cells(capacity)
+        self._loading: dict[StreamName, asyncio.Task[Cell[S]]] = {}
+        self._outdated: WeakSet[asyncio.Task[Cell[S]]] = WeakSet()
         self._background: set[asyncio.Task[None]] = set()
         self.on_commit: Callable[[StreamName, S, Version], None] | None = None
         """Called with state and version after each commit of this process, and each conflict."""
-        self.hits = 0
-        self.misses = 0
-        self._evictions = self._expirations = 0
-        self._age = 0
+        self.grow_older = self._cells.grow_older
+        self.figures = self._cells.figures
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __len__(self) -> int:
@@ -255,25 +150,16 @@ class Repository(Generic[A, S]):
         if not triggered:
             return False
         self._submit(stream, cell, triggered, kind.state_of(aggregate), done=done)
-        self.hits += 1
-        cell.used = self._age
-        self._cells.move_to_end(stream)
+        self._cells.find(stream)
         return True
 
-    async def _cell(self, stream: StreamName) -> _Cell[S]:
-        cell = self._cells.get(stream)
-        if cell is None:
-            self.misses += 1
-            return await self._load(stream)
-        self.hits += 1
-        cell.used = self._age
-        self._cells.move_to_end(stream)
-        return cell
+    async def _cell(self, stream: StreamName) -> Cell[S]:
+        return self._cells.find(stream) or await self._load(stream)
 
     async def _try(
         self,
         stream: StreamName,
-        cell: _Cell[S],
+        cell: Cell[S],
         command: Callable[[A], R],
         absent: tuple[IdempotencyKey, ...],
     ) -> tuple[bool, R]:
@@ -331,7 +217,7 @@ class Repository(Generic[A, S]):
     async def _append(
         self,
         stream: StreamName,
-        cell: _Cell[S],
+        cell: Cell[S],
         triggered: Sequence[Triggered],
         live: S,
         absent: tuple[IdempotencyKey, ...],
@@ -350,7 +236,7 @@ class Repository(Generic[A, S]):
     def _submit(  # noqa: PLR0913 - one append, and who waits for it
         self,
         stream: StreamName,
-        cell: _Cell[S],
+        cell: Cell[S],
         triggered: Sequence[Triggered],
         live: S,
         *,
@@ -385,7 +271,7 @@ class Repository(Generic[A, S]):
     def _settled(
         self,
         stream: StreamName,
-        cell: _Cell[S],
+        cell: Cell[S],
         triggered: Sequence[Triggered],
         answer: Appended | Exception | None,
         flight: Flight,
@@ -406,7 +292,7 @@ class Repository(Generic[A, S]):
     def _commit(
         self,
         stream: StreamName,
-        cell: _Cell[S],
+        cell: Cell[S],
         triggered: Sequence[Triggered],
         appended: Appended,
         flight: Flight,
@@ -441,7 +327,7 @@ class Repository(Generic[A, S]):
         if self.on_commit is not None:
             self.on_commit(stream, state, version)
 
-    def _drop(self, stream: StreamName, cell: _Cell[S]) -> None:
+    def _drop(self, stream: StreamName, cell: Cell[S]) -> None:
         if self._cells.get(stream) is cell:
             del self._cells[stream]
 
@@ -454,7 +340,7 @@ class Repository(Generic[A, S]):
         if task is not None:
             self._outdated.add(task)
 
-    async def _load(self, stream: StreamName, base: _Cell[S] | None = None) -> _Cell[S]:
+    async def _load(self, stream: StreamName, base: Cell[S] | None = None) -> Cell[S]:
         # A copy: commits that are still under way change the cell while a thread reads.
         known = None if base is None else base.restarted()
         while True:
@@ -466,96 +352,15 @@ class Repository(Generic[A, S]):
             cell = await asyncio.shield(task)
             if task not in self._outdated:
                 break
-        kept = self._cells.setdefault(stream, cell)
-        kept.used = self._age
-        self._cells.move_to_end(stream)
-        self._evict()
-        return kept
+        return self._cells.keep(stream, cell)
 
-    def _loaded(self, stream: StreamName, task: asyncio.Task[_Cell[S]]) -> None:
+    def _loaded(self, stream: StreamName, task: asyncio.Task[Cell[S]]) -> None:
         if self._loading.get(stream) is task:
             del self._loading[stream]
 
-    def _evict(self) -> None:
-        surplus = len(self._cells) - self._capacity
-        if surplus <= 0:
-            return
-        idle = (name for name, cell in self._cells.items() if cell.in_flight == 0)
-        for name in list(islice(idle, surplus)):
-            del self._cells[name]
-            self._evictions += 1
-
-    def grow_older(self) -> None:
-        """Forget what was not used for `LIFETIME` calls of this: called once an hour."""
-        self._age += 1
-        # The least recently used come first: nothing old is behind one that is not.
-        unused = takewhile(lambda item: self._age - item[1].used > LIFETIME, self._cells.items())
-        for name, cell in list(unused):
-            if cell.in_flight == 0:
-                del self._cells[name]
-                self._expirations += 1
-
-    def figures(self) -> Figures:
-        """Return how the memory does."""
-        return Figures(
-            size=len(self._cells),
-            limit=self._capacity,
-            ttl_seconds=LIFETIME * HOUR_SECONDS,
-            hits=self.hits,
-            misses=self.misses,
-            evictions=self._evictions,
-            expirations=self._expirations,
-            access_seconds=self._access_seconds(),
-        )
-
-    def _access_seconds(self) -> float:
-        """Return what a look takes now: measured when somebody asks, and not by every message."""
-        some = list(islice(self._cells, _MEASURED))
-        begun = time.perf_counter_ns()
-        for stream in some:
-            self._cells.get(stream)
-        return (time.perf_counter_ns() - begun) / 1e9 / len(some) if some else 0.0
-
-    async def _cold_load(self, stream: StreamName, base: _Cell[S] | None) -> _Cell[S]:
+    async def _cold_load(self, stream: StreamName, base: Cell[S] | None) -> Cell[S]:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, self._read, stream, base)
-
-    def _read(self, stream: StreamName, base: _Cell[S] | None) -> _Cell[S]:
-        """Replay the stream, on a reader thread: from `base`, a snapshot, or the beginning."""
-        epoch = self._log.head().epoch
-        if base is not None and base.epoch == epoch:
-            cell = base
-        else:
-            cell = self._from_snapshot(stream, epoch)
-        while True:
-            events = self._log.read_stream(stream, after=cell.version, limit=READ_PAGE)
-            self._replay(cell, events)
-            if len(events) < READ_PAGE:
-                return cell
-
-    def _from_snapshot(self, stream: StreamName, epoch: Epoch) -> _Cell[S]:
-        snapshot = self._log.snapshot(stream)
-        if snapshot is None or snapshot.shape != self._kind.shape or snapshot.epoch != epoch:
-            return _Cell(self._kind.blank(stream), Version(0), epoch, Version(0))
-        state = self._kind.unpack(snapshot.state)
-        return _Cell(state, snapshot.version, epoch, snapshot.version)
-
-    def _replay(self, cell: _Cell[S], events: Sequence[Recorded]) -> None:
-        decode = self._kind.codec.decode
-        evolve = self._kind.evolve
-        state = cell.committed
-        for recorded in events:
-            try:
-                event = decode(recorded.type, recorded.state)
-            except UnknownEventType:
-                # A newer release wrote it: this one must not decide for this user any more.
-                cell.read_only = True
-                _log.warning("UNKNOWN_EVENT_TYPE", stream=recorded.stream, type=recorded.type)
-                continue
-            state = evolve(state, event, recorded.version, recorded.recorded_at)
-        if events:
-            cell.version = cell.live_version = events[-1].version
-        cell.committed = cell.live = state
+        return await loop.run_in_executor(self._readers, self._loader.load, stream, base)
 
     async def _save_snapshot(
         self, stream: StreamName, state: S, version: Version, epoch: Epoch

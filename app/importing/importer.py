@@ -19,7 +19,7 @@ from app.aggregates.answers import Done
 from app.aggregates.events import Content, Media, Profile
 from app.aggregates.user import User
 from app.conversation.facts import Person
-from app.conversation.receiving import handles_of, user_stream
+from app.conversation.identities import handles_of, user_stream
 from app.importing.records import ChatFile, ChatLine, ClientEntry, ClientFile
 from eventstore.errors import DuplicateKey
 from eventstore.keyring import Keyring

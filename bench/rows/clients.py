@@ -18,8 +18,9 @@ from app.conversation.client_cache import CLIENT_SECONDS, CLIENTS, ClientCache, 
 from app.conversation.crash import CrashPoints
 from app.conversation.facts import Delivery, MessageFact
 from app.conversation.facts import Person as Sender
+from app.conversation.identities import Identities
 from app.conversation.kinds import GATEWAYS, USERS
-from app.conversation.receiving import Identities, Receiver
+from app.conversation.receiving import Receiver
 from app.conversation.repository import Repository
 from app.projections import Views, rebuild
 from app.projections.client_view import CLIENT_VIEW

@@ -12,7 +12,7 @@ import pytest
 
 from app.api.short_way import MOST_HEAD
 from app.conversation.facts import Person
-from app.conversation.receiving import user_stream
+from app.conversation.identities import user_stream
 from eventstore.errors import LogUnavailable
 from tests.integration.webhooks.house import ANA, BEA, SECRET, House, body, house, request, text
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 
 from app.aggregates.stream import Aggregate
-from app.conversation.repository import Repository, Triggered
+from app.conversation.kind import Triggered
+from app.conversation.repository import Repository
 from eventstore.codec import Codec, Event
 from eventstore.errors import EventStoreError
 from eventstore.sqlite import SQLiteLog

@@ -25,7 +25,8 @@ from app.conversation.facts import (
     RejectedFact,
     StatusFact,
 )
-from app.conversation.receiving import AT_ONCE, BOT, user_stream
+from app.conversation.identities import user_stream
+from app.conversation.receiving import AT_ONCE, BOT
 from app.outside import Outside, open_outside
 from app.settings import load
 from eventstore.errors import AppendRejected, KeyMissing, LogUnavailable

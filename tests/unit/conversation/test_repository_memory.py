@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from app.conversation.repository import LIFETIME
+from app.conversation.cells import LIFETIME
 from eventstore.errors import EventStoreError
 from eventstore.types import Append, Epoch, NewEvent, StreamName, Version, new_append_id
 from tests.conformance.held import HeldCommits
