@@ -6,6 +6,7 @@ Nothing runs here: `app.bot` starts a bot's parts and brings them to their end.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -64,14 +65,14 @@ class Parts:
         self.log = open_log(settings, server=True)
         self.position = self.log.head().position
         """Where the log ends, as far as this process has written it or begun with it."""
-        try:
+        with contextlib.ExitStack() as opened:
+            opened.callback(self.log.close)
             refuse_to_lose_keys(settings, self.log)
             self.keyring = open_keyring(settings)
-        except BaseException:
-            self.log.close()
-            raise
-        self.writer = open_writer(settings, self.log)
-        self.keyring.ensure_keys([BOT])
+            opened.callback(self.keyring.close)
+            self.keyring.ensure_keys([BOT])
+            self.writer = open_writer(settings, self.log)
+            opened.pop_all()
         self.sealer = Sealer(self.keyring)
         self.readers = ThreadPoolExecutor(READERS, thread_name_prefix="hilo-reader")
         self.crash = CrashPoints(settings.crash_at)

@@ -146,6 +146,7 @@ class Bot(Parts):
         counts = {f"facts_{name}": float(n) for name, n in self.receiver.counts.items()}
         return {
             "appends_waiting": self.writer.waiting,
+            "log_writer_restarts": self.writer.restarts,
             "turns_waiting": self.dispatcher.waiting,
             "turns_running": self.dispatcher.running,
             "open_streams": len(self.todo),

@@ -32,6 +32,8 @@ class LogWriter(ABC):
         self._listeners: list[Listener] = []
         self.last_failure: EventStoreError | None = None
         """Why the last transaction failed as a whole; None once one has succeeded again."""
+        self.restarts = 0
+        """How often what writes had ended by itself, and was started anew."""
 
     @property
     @abstractmethod

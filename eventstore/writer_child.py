@@ -3,7 +3,7 @@
 It reads batches of requests from the socket FD, commits whatever has come in one transaction, and
 answers when that is durable. It ends with whoever started it: at the end of the socket at once,
 like that process would have, and after an empty message once its file is closed in good order.
-Signals are for the process that started it.
+Signals that tell a server to end are held back by the process that started it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import gc
 import logging
 import os
 import select
-import signal
 import socket
 import sys
 import threading
@@ -47,7 +46,7 @@ class Inbox:
         self._decode = msgspec.msgpack.Decoder(Batch).decode
         self._ready = select.poll()
         self._ready.register(source, select.POLLIN)
-        self._spins = len(os.sched_getaffinity(0)) > 1
+        self._spins = _processors() > 1
         self._waiting: list[Batch] = []
         self.ended = False
         """Nobody will ask any more."""
@@ -71,7 +70,13 @@ class Inbox:
             taken.append(batch)
             appends += len(batch.appends)
         del self._waiting[: len(taken)]
+        if self._hung_up():
+            self.ended = True  # like whoever asked: another may be at the log already
+            return []
         return taken
+
+    def _hung_up(self) -> bool:
+        return any(event & select.POLLHUP for _, event in self._ready.poll(0))
 
     def _spin(self) -> None:
         deadline = time.monotonic() + SPIN_SECONDS
@@ -115,6 +120,12 @@ def _committed(log: SQLiteLog, batches: list[Batch]) -> Iterator[Done]:
         start = end
 
 
+def _processors() -> int:
+    """Return how many processors this process may use; not every system tells."""
+    usable = getattr(os, "sched_getaffinity", None)
+    return (os.cpu_count() or 1) if usable is None else len(usable(0))
+
+
 def serve(log: SQLiteLog, source: socket.socket) -> bool:
     """Commit what comes until the end; return whether it was told to end."""
     inbox = Inbox(source)
@@ -128,10 +139,11 @@ def serve(log: SQLiteLog, source: socket.socket) -> bool:
 
 def main(path: str, number: str) -> None:
     """Open the log, and serve until the end. The process ends here."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with socket.socket(fileno=int(number)) as source:
-        log = SQLiteLog(Path(path), server=True)
+        try:
+            log = SQLiteLog(Path(path), server=True)
+        except LogUnavailable as error:
+            sys.exit(f"LOG_WRITER_FAILED: {error}")
         threading.Thread(target=reserve, args=(log.path,), daemon=True).start()
         gc.freeze()
         gc.set_threshold(100_000, 50, 1000)

@@ -14,13 +14,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import select
-import socket
 import subprocess
-import sys
+import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final, NamedTuple
 
 import msgspec
@@ -32,12 +32,13 @@ from eventstore.sqlite import SQLiteLog
 from eventstore.store import Beat
 from eventstore.types import Append, Appended, AppendId, Snapshot
 from eventstore.writer import LogWriter, Request
+from eventstore.writer_spawn import LogFile, spawn
 from eventstore.writer_wire import LONELY, READ, Batch, Done, Frames, error_of, frame
 
 RESTART_SECONDS: Final = 1.0
-"""How long to wait with the next process after one that ended without having written anything."""
+"""How long to wait with the next process after one that ended before it had done anything."""
 END_SECONDS: Final = 60.0
-"""How long a process may take to close its file before it is killed."""
+"""How long a process may take to commit what waits and close its file before it is killed."""
 
 LOOK_SECONDS: Final = 0.0003
 """How long to look for the answer to a request that is alone: two commits on a quick disk."""
@@ -46,6 +47,7 @@ NO_LOOK: Final = 100
 
 _logger = logging.getLogger(__name__)
 _Taken = Answer[Appended | None]
+_Pair = tuple[_Taken, Appended | EventStoreError | None]
 
 
 class _Sent(NamedTuple):
@@ -62,9 +64,13 @@ class ProcessWriter(LogWriter):
     """Feeds appends to the process that writes a log on SQLite. Belongs to one event loop."""
 
     def __init__(self, log: SQLiteLog, *, capacity: int = 10_000) -> None:
-        """Start the process. `log` is the same log, which this process only reads from now on."""
+        """Start the process. `log` is the same log, which this process only reads from now on.
+
+        Raises `LogUnavailable` if no process can be started.
+        """
         super().__init__()
         self._log = log
+        self._file = LogFile.of(log.path)
         self._capacity = capacity
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(Done).decode
@@ -79,7 +85,7 @@ class ProcessWriter(LogWriter):
         self._last = log.head().position
         """The last position that was answered: what is on its way comes after it."""
         self._closed = False
-        self._down: LogUnavailable | None = None
+        self._down = ""
         """Why there is no process, and none at once."""
         self._recovering: asyncio.Task[None] | None = None
         self._start()
@@ -105,8 +111,8 @@ class ProcessWriter(LogWriter):
         """Queue a request; it leaves at the end of this round of the event loop."""
         if self._closed:
             raise LogUnavailable(CLOSED)
-        if self._down is not None:
-            raise self._down
+        if self._down:
+            raise LogUnavailable(self._down)
         if self._waiting >= self._capacity:
             raise QueueFull(self._waiting)
         self._waiting += 1
@@ -119,56 +125,77 @@ class ProcessWriter(LogWriter):
         self._queue.append((request, done))
 
     def close(self) -> None:
-        """Commit what is waiting, answer it, and let the process end. Idempotent."""
+        """Commit what is waiting, answer it, and let the process end. Idempotent, from any thread.
+
+        Where that is not the event loop's, the loop must go on: it tells the answers.
+        """
         if self._closed:
             return
+        loop = self._loop
+        if loop is None or not loop.is_running() or loop is _running_loop():
+            self._leave_loop()
+            for pairs in self._end():
+                tell(pairs)
+            return
+        left = threading.Event()
+        loop.call_soon_threadsafe(self._leave_loop, left)
+        left.wait(END_SECONDS)
+        for pairs in self._end():
+            with suppress(RuntimeError):  # the loop was closed: nobody is left to tell
+                loop.call_soon_threadsafe(partial(tell, pairs))
+
+    def _leave_loop(self, left: threading.Event | None = None) -> None:
+        """Do nothing in the event loop any more, and say so."""
         self._closed = True
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.remove_reader(self._socket)
-            self._loop.remove_writer(self._socket)
         if self._recovering is not None:
             self._recovering.cancel()
-        with suppress(OSError):
-            self._socket.settimeout(END_SECONDS)
+        elif self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
+        if left is not None:
+            left.set()
+
+    def _end(self) -> Iterator[list[_Pair]]:
+        """Let the process commit what waits and end; yield everybody's answers."""
+        if self._recovering is None:
             self._pack()
             self._unsent += frame(b"")
-            self._socket.sendall(self._unsent)
-            while self._sent and (data := self._socket.recv(READ)):
-                self._take(data)
+            with suppress(OSError):
+                yield from self._converse()
         self._bury(END_SECONDS)
-        sent, queue = self._orphans()
-        tell(self._settled(sent))
-        tell([(done, LogUnavailable(CLOSED)) for _, done in queue])
+        yield self._forget(self._settled(self._sent))
+        yield self._refused(CLOSED)
+
+    def _converse(self) -> Iterator[list[_Pair]]:
+        """Send and read at once, lest both ends wait for each other; until all is answered."""
+        deadline = time.monotonic() + END_SECONDS
+        poll = select.poll()
+        while self._sent or self._unsent:
+            poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                return
+            with suppress(BlockingIOError):
+                del self._unsent[: self._socket.send(self._unsent)]
+            with suppress(BlockingIOError):
+                data = self._socket.recv(READ)
+                if not data:
+                    return
+                yield self._answers(data)
 
     # -- the process ------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "eventstore.writer_child",
-                    str(self._log.path),
-                    str(theirs.fileno()),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-            )
-        for side in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-            ours.setsockopt(socket.SOL_SOCKET, side, READ)
-        ours.settimeout(0)
-        self._socket = ours
+        """Start a process. Raises `LogUnavailable`."""
+        self._process, self._socket = spawn(self._log.path, self._file)
         self._ready = select.poll()
-        self._ready.register(ours, select.POLLIN)
+        self._ready.register(self._socket, select.POLLIN)
         self._frames = Frames()
         self._unsent = bytearray()
+        self._began = time.monotonic()
         self._useful = False
-        """It has answered."""
+        """It has answered, or lived for a while."""
         if self._loop is not None:
-            self._loop.add_reader(ours, self._readable)
+            self._loop.add_reader(self._socket, self._readable)
 
     def _use(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is not None and not self._loop.is_closed():
@@ -253,12 +280,13 @@ class ProcessWriter(LogWriter):
         except OSError:
             data = b""
         if data:
-            self._take(data)
+            tell(self._answers(data))
         else:
             self._lose()
 
-    def _take(self, data: bytes) -> None:
-        """Give everybody the answers that have come."""
+    def _answers(self, data: bytes) -> list[_Pair]:
+        """Return what has come, and for whom."""
+        pairs: list[_Pair] = []
         for message in self._frames.feed(data):
             answered = self._decode(message)
             sent = self._sent.popleft()
@@ -270,7 +298,8 @@ class ProcessWriter(LogWriter):
             self.last_failure = None if answered.lost is None else error_of(answered.lost)
             self._note(answered.answers)
             answers += [self.last_failure] * (len(sent.takers) - len(answers))
-            tell(zip(sent.takers, answers, strict=True))
+            pairs += zip(sent.takers, answers, strict=True)
+        return pairs
 
     def _note(self, answers: Sequence[Appended | None]) -> None:
         """Tell those who listen how far the log reaches; positions grow from answer to answer."""
@@ -287,58 +316,68 @@ class ProcessWriter(LogWriter):
             assert self._loop is not None  # noqa: S101 - it called
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
+            self._useful |= time.monotonic() - self._began > RESTART_SECONDS
             self._recovering = self._loop.create_task(self._recover())
 
     async def _recover(self) -> None:
-        """Answer who waits for a process that has ended, and start another."""
+        """Answer who waits for a process that has ended, and start another.
+
+        What waits is taken out only when its answers are there: `close` may come in between.
+        """
         code = await asyncio.to_thread(self._bury, 1.0)
         _logger.error("LOG_WRITER_LOST exit_code=%d waiting=%d", code, self._waiting)
+        tell(self._forget(await asyncio.to_thread(self._settled, list(self._sent))))
+        down = f"the log's writer ends at once (exit code {code}): see its error output"
         while True:
-            sent, queue = self._orphans(keep_queue=self._useful)
-            tell(await asyncio.to_thread(self._settled, sent))
             if not self._useful:
-                msg = f"the log's writer ends at once (exit code {code}): see its error output"
-                self._down = self.last_failure = LogUnavailable(msg)
-                tell([(done, self._down) for _, done in queue])
+                self._down, self.last_failure = down, LogUnavailable(down)
+                tell(self._refused(down))
                 await asyncio.sleep(RESTART_SECONDS)
             try:
                 self._start()
                 break
-            except OSError as error:
-                self._useful = False
-                code = error.errno or -1
-        self._down = None
+            except LogUnavailable as error:
+                _logger.error("LOG_WRITER_LOST: %s", error)  # noqa: TRY400 - it says it all
+                self._useful, down = False, str(error)
+        self.restarts += 1
+        self._down = ""
         self._recovering = None
         self._flush()
 
-    def _orphans(
-        self, *, keep_queue: bool = False
-    ) -> tuple[list[_Sent], list[tuple[Request, _Taken]]]:
-        """Return what nobody will answer any more."""
-        sent, self._sent = list(self._sent), deque()
-        queue: list[tuple[Request, _Taken]] = []
-        if not keep_queue:
-            queue, self._queue = self._queue, []
-        self._waiting -= len(queue) + sum(len(each.takers) for each in sent)
-        return sent, queue
+    def _forget(self, settled: list[_Pair]) -> list[_Pair]:
+        """Wait no longer for what is settled: all that was sent."""
+        self._sent.clear()
+        self._waiting -= len(settled)
+        return settled
 
-    def _settled(
-        self, sent: Sequence[_Sent]
-    ) -> list[tuple[_Taken, Appended | EventStoreError | None]]:
+    def _refused(self, reason: str) -> list[_Pair]:
+        """Return the answers to what was not sent: nobody will."""
+        queue, self._queue = self._queue, []
+        self._waiting -= len(queue)
+        return [(done, LogUnavailable(reason)) for _, done in queue]
+
+    def _settled(self, batches: Sequence[_Sent]) -> list[_Pair]:
         """Return what the log says of batches whose answers did not come."""
-        if not sent:
+        if not batches:
             return []
         missing: EventStoreError
         found: dict[AppendId, Appended] = {}
         try:
             found = self._log.appended_since(self._last)
             missing = LogUnavailable("the log's writer ended: nothing was appended")
-        except LogUnavailable as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, they must hear of it
             missing = OutcomeUnknown(f"the log's writer ended, and the log cannot be read: {error}")
-        settled: list[tuple[_Taken, Appended | EventStoreError | None]] = []
-        for batch, takers, _ in sent:
+        settled: list[_Pair] = []
+        for batch, takers, _ in batches:
             ids = [append.append_id for append in batch.appends]
             answers = [found.get(append_id, missing) for append_id in ids]
             answers += [missing] * (len(takers) - len(ids))
             settled += zip(takers, answers, strict=True)
         return settled
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
