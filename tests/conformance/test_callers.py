@@ -11,7 +11,7 @@ import pytest
 
 from eventstore.errors import Conflict, DuplicateKey, LogUnavailable, QueueFull
 from eventstore.store import Beat, LogStore
-from eventstore.types import Append, Appended, Micros, Position, Snapshot, Version
+from eventstore.types import Append, Appended, Micros, Snapshot, Version
 from eventstore.writer import Writer
 from tests.conformance.appends import (
     ANA,
@@ -207,53 +207,7 @@ def test_threads_and_tasks_write_through_one_writer(writer: Writer, log: LogStor
     check(whole(log))
 
 
-def test_callers_of_one_stream_who_decide_again_all_get_their_turn(
-    writer: Writer, log: LogStore
-) -> None:
-    def caller(_: int) -> int:
-        conflicts = 0
-        for _ in range(10):
-            while True:
-                try:
-                    writer.append_blocking(append(ANA, log.stream_version(ANA)))
-                    break
-                except Conflict:
-                    conflicts += 1
-        return conflicts
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(caller, range(8)))
-    assert log.stream_version(ANA) == 80
-    check(whole(log))
-
-
-# -- listeners, snapshots and beats ------------------------------------------------------------
-
-
-def test_a_listener_hears_the_last_position_of_each_commit(writer: Writer) -> None:
-    heard: list[Position] = []
-    writer.listen(heard.append)
-    writer.append_blocking(append(ANA, 0, event(), event()))
-    with pytest.raises(Conflict):
-        writer.append_blocking(append(ANA, 0))
-    writer.append_blocking(append(BEN))
-    assert heard == [2, 3]
-
-
-def test_a_listener_that_fails_makes_no_durable_append_look_failed(
-    writer: Writer, log: LogStore, caplog: pytest.LogCaptureFixture
-) -> None:
-    heard: list[Position] = []
-
-    def broken(_: Position) -> None:
-        msg = "broken listener"
-        raise RuntimeError(msg)
-
-    writer.listen(broken)
-    writer.listen(heard.append)
-    assert writer.append_blocking(append()).last_position == 1
-    assert heard == [1]
-    assert "broken listener" in caplog.text
+# -- snapshots and beats ------------------------------------------------------------
 
 
 async def test_snapshots_and_beats_travel_with_the_next_commit(
@@ -285,13 +239,6 @@ def test_a_node_beats_with_the_store_s_time(log: LogStore, writer: Writer) -> No
     assert kept.beat_at == log.now()
 
 
-def test_what_a_node_says_of_itself_is_kept_as_it_came(log: LogStore, writer: Writer) -> None:
-    said = bytes(range(256))
-    asyncio.run(writer.save(Beat("node", "first", "1.0", Micros(5), status=said)))
-    asyncio.run(writer.save(Beat("quiet", "other", "1.0", Micros(5))))
-    assert [beat.status for beat in log.nodes()] == [said, b""]
-
-
 def test_nodes_that_were_silent_for_long_are_forgotten(
     log: LogStore, writer: Writer, clock: FakeClock
 ) -> None:
@@ -302,18 +249,6 @@ def test_nodes_that_were_silent_for_long_are_forgotten(
     assert log.forget_nodes(old.beat_at) == 0
     assert log.forget_nodes(new.beat_at) == 1
     assert log.nodes() == [new]
-
-
-def test_a_node_that_ends_is_forgotten_unless_its_name_is_another_s_by_now(
-    log: LogStore, writer: Writer
-) -> None:
-    asyncio.run(writer.save(Beat("node", "first", "1.0", Micros(5))))
-    asyncio.run(writer.save(Beat("other", "one", "1.0", Micros(5))))
-    asyncio.run(writer.save(Beat("node", "second", "1.0", Micros(6))))
-    assert not log.forget_node("node", "first")
-    assert len(log.nodes()) == 2
-    assert log.forget_node("node", "second")
-    assert [beat.node for beat in log.nodes()] == ["other"]
 
 
 async def test_a_beat_that_was_not_written_is_not_answered_as_if_it_were(
