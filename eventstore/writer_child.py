@@ -26,7 +26,7 @@ from eventstore.errors import EventStoreError, LogUnavailable, OutcomeUnknown
 from eventstore.sqlite import SQLiteLog
 from eventstore.sqlite_wal import reserve
 from eventstore.types import Appended
-from eventstore.writer_wire import LONELY, READ, Batch, Done, Frames, done, frame
+from eventstore.writer_wire import LONELY, NOT_OPENED, READ, Batch, Done, Frames, done, frame
 
 MOST_AT_ONCE: Final = 512
 """Appends of one transaction, unless a single batch has more."""
@@ -143,7 +143,8 @@ def main(path: str, number: str) -> None:
         try:
             log = SQLiteLog(Path(path), server=True)
         except LogUnavailable as error:
-            sys.exit(f"LOG_WRITER_FAILED: {error}")
+            _logger.error("LOG_WRITER_FAILED: %s", error)  # noqa: TRY400 - it says it all
+            sys.exit(NOT_OPENED)
         threading.Thread(target=reserve, args=(log.path,), daemon=True).start()
         gc.freeze()
         gc.set_threshold(100_000, 50, 1000)

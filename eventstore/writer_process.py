@@ -33,10 +33,12 @@ from eventstore.store import Beat
 from eventstore.types import Append, Appended, AppendId, Snapshot
 from eventstore.writer import LogWriter, Request
 from eventstore.writer_spawn import LogFile, spawn
-from eventstore.writer_wire import LONELY, READ, Batch, Done, Frames, error_of, frame
+from eventstore.writer_wire import LONELY, NOT_OPENED, READ, Batch, Done, Frames, error_of, frame
 
 RESTART_SECONDS: Final = 1.0
 """How long to wait with the next process after one that ended before it had done anything."""
+USEFUL_SECONDS: Final = 10.0
+"""A process that lived so long had not ended because of how it was started."""
 END_SECONDS: Final = 60.0
 """How long a process may take to commit what waits and close its file before it is killed."""
 
@@ -316,7 +318,6 @@ class ProcessWriter(LogWriter):
             assert self._loop is not None  # noqa: S101 - it called
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
-            self._useful |= time.monotonic() - self._began > RESTART_SECONDS
             self._recovering = self._loop.create_task(self._recover())
 
     async def _recover(self) -> None:
@@ -324,9 +325,12 @@ class ProcessWriter(LogWriter):
 
         What waits is taken out only when its answers are there: `close` may come in between.
         """
+        lived = time.monotonic() - self._began
         code = await asyncio.to_thread(self._bury, 1.0)
+        self._useful |= lived > USEFUL_SECONDS and code != NOT_OPENED
         _logger.error("LOG_WRITER_LOST exit_code=%d waiting=%d", code, self._waiting)
-        tell(self._forget(await asyncio.to_thread(self._settled, list(self._sent))))
+        ask = partial(self._settled, list(self._sent), opened=code != NOT_OPENED)
+        tell(self._forget(await asyncio.to_thread(ask)))
         down = f"the log's writer ends at once (exit code {code}): see its error output"
         while True:
             if not self._useful:
@@ -356,14 +360,18 @@ class ProcessWriter(LogWriter):
         self._waiting -= len(queue)
         return [(done, LogUnavailable(reason)) for _, done in queue]
 
-    def _settled(self, batches: Sequence[_Sent]) -> list[_Pair]:
-        """Return what the log says of batches whose answers did not come."""
+    def _settled(self, batches: Sequence[_Sent], *, opened: bool = True) -> list[_Pair]:
+        """Return what the log says of batches whose answers did not come.
+
+        It need not be asked if the process had not `opened` it.
+        """
         if not batches:
             return []
         missing: EventStoreError
         found: dict[AppendId, Appended] = {}
         try:
-            found = self._log.appended_since(self._last)
+            if opened:
+                found = self._log.appended_since(self._last)
             missing = LogUnavailable("the log's writer ended: nothing was appended")
         except Exception as error:  # noqa: BLE001 - whatever it is, they must hear of it
             missing = OutcomeUnknown(f"the log's writer ended, and the log cannot be read: {error}")

@@ -31,6 +31,8 @@ LONELY: Final = 3
 Both ends then look for what comes next for a while before they sleep: to be woken takes longer."""
 READ: Final = 1024 * 1024
 """Bytes that are read at once."""
+NOT_OPENED: Final = 3
+"""Exit code of a process that could not open its log, and so has appended nothing."""
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True, gc=False):
