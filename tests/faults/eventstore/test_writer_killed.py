@@ -19,15 +19,20 @@ import eventstore.writer_process
 import eventstore.writer_spawn
 from eventstore.errors import LogUnavailable
 from eventstore.sqlite import SQLiteLog
-from eventstore.types import Append, Appended
+from eventstore.store import Beat
+from eventstore.types import Append, Appended, Micros
+from eventstore.writer_process import ProcessWriter
 from tests.conformance.appends import append, event, whole
+from tests.faults.eventstore.dying_child import DIES
 from tests.faults.eventstore.writers import (
     PATIENCE,
     answers,
     ask,
     end_of,
+    go_on,
     goes_on,
     pause,
+    stopped,
     until,
     written,
 )
@@ -100,6 +105,40 @@ async def test_under_traffic_every_append_is_told_what_is_true(path: Path) -> No
         assert writer.restarts == ROUNDS
     assert lost > 0
     each_is_there_once(path, told)
+
+
+@pytest.mark.parametrize("dies", ["before", "after"])
+async def test_what_was_committed_but_not_answered_is_found(
+    path: Path, monkeypatch: pytest.MonkeyPatch, dies: str
+) -> None:
+    with monkeypatch.context() as dying:
+        dying.setattr(eventstore.writer_spawn, "CHILD", "tests.faults.eventstore.dying_child")
+        dying.setenv(DIES, dies)
+        log = SQLiteLog(path)
+        writer = ProcessWriter(log)
+    await writer.append(append("user/first"))
+    stopped(writer)
+    waiting = []
+    wanted = [append(f"user/{n}", 5 if n % 10 == 0 else 0) for n in range(900)]
+    for begin in (0, 300, 600):  # three messages, one transaction each
+        waiting += ask(writer, *wanted[begin : begin + 300])
+        await asyncio.sleep(0)
+    beat = asyncio.ensure_future(writer.save(Beat("node", "incarnation", "1.0", Micros(1))))
+    await asyncio.sleep(0)
+    go_on(writer)
+    heard = await answers(waiting)
+    with pytest.raises(LogUnavailable):  # it says nothing that must not be said twice
+        await beat
+    told = [Told(w, a) for w, a in zip(wanted, heard, strict=True) if isinstance(a, Appended)]
+    assert len(told) == (270 if dies == "after" else 0)
+    assert {type(a) for a in heard} <= {Appended, LogUnavailable}
+    again = await goes_on(writer, "user/first-of-another")
+    assert again.last_position == len(told) + 2
+    events = whole(log)
+    assert [e.append_id for e in events[1:-1]] == [t.append.append_id for t in told]
+    assert [t.answer.last_position for t in told] == [e.position for e in events[1:-1]]
+    await asyncio.to_thread(writer.close)
+    log.close()
 
 
 async def test_a_process_that_is_killed_before_it_did_anything_is_followed_by_another(
