@@ -6,26 +6,35 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
 
+import eventstore.writer_child
 from eventstore.errors import EventStoreError
 from eventstore.sqlite import SQLiteLog
-from eventstore.types import Append, Appended
-from eventstore.writer_child import main
+from eventstore.store import Beat
+from eventstore.types import Append, Appended, Snapshot
 
 DIES = "HILO_TEST_WRITER_DIES"
-_commit = SQLiteLog.append_batch
+"""The variable that says when."""
 
 
-def _die(log: SQLiteLog, appends: Sequence[Append], *more: Any) -> list[Appended | EventStoreError]:
-    """Commit and be killed; the first commit of the log is let through."""
-    first = log.head().position == 0
-    answers = _commit(log, appends, *more) if first or os.environ[DIES] == "after" else []
-    if not first:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return answers
+class DyingLog(SQLiteLog):
+    """A log whose first commit goes well."""
+
+    def append_batch(
+        self,
+        appends: Sequence[Append],
+        snapshots: Sequence[Snapshot] = (),
+        beats: Sequence[Beat] = (),
+    ) -> list[Appended | EventStoreError]:
+        first = self.head().position == 0
+        answers: list[Appended | EventStoreError] = []
+        if first or os.environ[DIES] == "after":
+            answers = super().append_batch(appends, snapshots, beats)
+        if not first:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answers
 
 
 if __name__ == "__main__":
-    SQLiteLog.append_batch = _die  # type: ignore[method-assign]
-    main(*sys.argv[1:])
+    eventstore.writer_child.SQLiteLog = DyingLog  # type: ignore[attr-defined]
+    eventstore.writer_child.main(*sys.argv[1:])

@@ -1,0 +1,60 @@
+"""The process that writes a server's log is killed under traffic: the server goes on."""
+
+from __future__ import annotations
+
+import random
+
+import httpx2
+import psutil
+import pytest
+
+from app.aggregates import events as e
+from tests.faults.turns.crowd import some_events, traffic
+from tests.integration.turns.outside import Outside
+from tests.integration.turns.processes import Server
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+
+KILLS = 4
+
+
+def writer_of(server: Server) -> psutil.Process:
+    """The process that writes the server's log: the only one that it has started."""
+    assert server._process is not None
+    [child] = psutil.Process(server._process.pid).children()
+    return child
+
+
+async def restarts(server: Server) -> float:
+    """What the server's metrics say."""
+    async with httpx2.AsyncClient(base_url=server.url, timeout=10) as client:
+        lines = (await client.get("/metrics")).text.splitlines()
+    [number] = [line for line in lines if line.startswith("hilo_log_writer_restarts")]
+    return float(number.split()[-1])
+
+
+async def test_nothing_is_lost_or_doubled_when_what_writes_is_killed(
+    server: Server, outside: Outside
+) -> None:
+    rng = random.Random(4)
+    server.set("HILO_ATTEMPTS", "50")
+    await outside.webhook("", duplicates=0.2, scatter=0.05)
+    await server.start()
+    assert await restarts(server) == 0
+    for kills in range(KILLS):
+        await traffic(outside, rng)
+        await some_events(server, rng.randint(1, 40))
+        writer_of(server).kill()
+        while await restarts(server) <= kills:
+            await some_events(server, 1)
+    await outside.delivered()
+    await server.settled(40)
+    assert await restarts(server) == KILLS
+    story = server.story()
+    assert story.count(e.TurnParked) == 0
+    assert story.count(e.RunCompleted) >= len({asked.phone for asked in outside.asked.values()})
+    said = server.technical_log(10_000)
+    assert sum("LOG_WRITER_LOST" in line for line in said) == KILLS
+    child = writer_of(server)
+    assert await server.stop() == 0
+    assert not child.is_running()
