@@ -159,18 +159,18 @@ class ProcessWriter(LogWriter):
 
     def _end(self) -> Iterator[list[_Pair]]:
         """Let the process commit what waits and end; yield everybody's answers."""
+        deadline = time.monotonic() + END_SECONDS
         if self._recovering is None:
             self._pack()
             self._unsent += frame(b"")
             with suppress(OSError):
-                yield from self._converse()
-        self._bury(END_SECONDS)
+                yield from self._converse(deadline)
+        self._bury(max(1.0, deadline - time.monotonic()))
         yield self._forget(self._settled(self._sent))
         yield self._refused(CLOSED)
 
-    def _converse(self) -> Iterator[list[_Pair]]:
+    def _converse(self, deadline: float) -> Iterator[list[_Pair]]:
         """Send and read at once, lest both ends wait for each other; until all is answered."""
-        deadline = time.monotonic() + END_SECONDS
         poll = select.poll()
         while self._sent or self._unsent:
             poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._unsent else 0))

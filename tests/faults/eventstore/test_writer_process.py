@@ -101,6 +101,20 @@ async def test_closing_answers_more_than_sockets_hold(path: Path, *, elsewhere: 
         assert [type(a) for a in heard] == [Conflict] * 8000 + [Appended] * 500
 
 
+async def test_closing_does_not_wait_for_ever_for_a_process_that_stands_still(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eventstore.writer_process, "END_SECONDS", 0.1)
+    async with written(path) as writer:
+        await writer.append(append("user/first"))
+        stopped(writer)
+        waiting = ask(writer, *(append(f"user/{n}") for n in range(20)))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(writer.close)
+        heard = await answers(waiting)
+        assert {type(answer) for answer in heard} == {LogUnavailable}
+
+
 async def test_another_s_lock_fails_appends_until_it_is_gone(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
