@@ -72,21 +72,22 @@ class Parts:
             opened.callback(self.keyring.close)
             self.keyring.ensure_keys([BOT])
             self.writer = open_writer(settings, self.log)
+            opened.callback(self.writer.close)
+            self.sealer = Sealer(self.keyring)
+            self.readers = ThreadPoolExecutor(READERS, thread_name_prefix="hilo-reader")
+            self.crash = CrashPoints(settings.crash_at)
+            self.outside = outside
+            self.policy = TurnPolicy.of(settings)
+            self.news = News()
+            self._looks: set[asyncio.Task[None]] = set()
+            self._closing = False
+            self.caches = Registry()
+            self._keep_aggregates()
+            self._take_in()
+            self._take_turns()
+            self._look_after_them()
+            self._follow()
             opened.pop_all()
-        self.sealer = Sealer(self.keyring)
-        self.readers = ThreadPoolExecutor(READERS, thread_name_prefix="hilo-reader")
-        self.crash = CrashPoints(settings.crash_at)
-        self.outside = outside
-        self.policy = TurnPolicy.of(settings)
-        self.news = News()
-        self._looks: set[asyncio.Task[None]] = set()
-        self._closing = False
-        self.caches = Registry()
-        self._keep_aggregates()
-        self._take_in()
-        self._take_turns()
-        self._look_after_them()
-        self._follow()
 
     def _keep_aggregates(self) -> None:
         self.users: Repository[User, UserState] = Repository(

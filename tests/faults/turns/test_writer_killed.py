@@ -1,14 +1,23 @@
-"""The process that writes a server's log is killed under traffic: the server goes on."""
+"""The process that writes a server's log is killed under traffic: the server goes on.
+
+And it never outlives the bot that it writes for, not even one that could not be opened.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import random
+import sqlite3
+from pathlib import Path
 
 import httpx2
 import psutil
 import pytest
 
 from app.aggregates import events as e
+from app.bot import Bot
+from app.outside import open_outside
+from app.settings import load
 from tests.faults.turns.crowd import some_events, traffic
 from tests.integration.turns.outside import Outside
 from tests.integration.turns.processes import Server
@@ -58,3 +67,17 @@ async def test_nothing_is_lost_or_doubled_when_what_writes_is_killed(
     child = writer_of(server)
     assert await server.stop() == 0
     assert not child.is_running()
+
+
+async def test_a_bot_that_cannot_be_opened_leaves_no_process_behind(tmp_path: Path) -> None:
+    settings = load(data=tmp_path / "data", logs=tmp_path / "logs")
+    (settings.bot_directory / "hooks.db").mkdir(parents=True)
+    nowhere = "http://127.0.0.1:9"
+    outside = open_outside(settings, openai_url=nowhere, whapi_url=nowhere)
+    before = set(psutil.Process().children())
+    with pytest.raises((sqlite3.Error, OSError)):
+        Bot(settings, outside)
+    assert set(psutil.Process().children()) == before
+    closing = outside.close()
+    if asyncio.iscoroutine(closing):
+        await closing
