@@ -14,7 +14,8 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -205,8 +206,26 @@ class PostgresServer(Databases):
     def kill(self) -> None:
         """End the postmaster and every other process of the server with SIGKILL, as a crash."""
         for process in (psutil.Process(self.pid), *self.processes()):
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # one that has just ended
+                process.kill()
         self._ended()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let every process of the server stand still; the postmaster first, who makes others."""
+        postmaster = psutil.Process(self.pid)
+        postmaster.suspend()
+        stopped = [postmaster]
+        try:
+            for process in self.processes():
+                with suppress(psutil.NoSuchProcess):
+                    process.suspend()
+                    stopped.append(process)
+            yield
+        finally:
+            for process in stopped:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
 
     def restart(self, mode: StopMode = "fast") -> None:
         """Stop and start; the port stays the same."""

@@ -7,13 +7,10 @@ it is with a server whose disk or virtual machine hangs.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
 import msgspec
-import psutil
 import pytest
 
 from tests.faults.nodes.fleet import NOBODY, Fleet
@@ -29,19 +26,6 @@ BOUND = 2.5
 
 GIVEN_UP = 4.5
 """Seconds after which connections were given up: two for a statement, two of grace."""
-
-
-@contextlib.contextmanager
-def frozen(server: PostgresServer) -> Iterator[None]:
-    """Let every process of a server stand still."""
-    processes = [psutil.Process(server.pid), *server.processes()]
-    for process in processes:
-        process.suspend()
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.resume()
 
 
 def envelope(number: int, phone: str) -> bytes:
@@ -73,7 +57,7 @@ async def test_nobody_waits_for_a_frozen_database_and_the_node_comes_back_by_its
         await outside.say(ANA)
         await outside.reads(ANA)
         async with httpx2.AsyncClient(base_url=node.url, timeout=PATIENCE) as client:
-            with frozen(own_postgres):
+            with own_postgres.frozen():
                 began = clock()
                 await asyncio.gather(*(outside.say(phone) for phone in (ANA, EVA)))
                 reasons = []

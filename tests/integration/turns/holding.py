@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import types
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from typing import Any, Final
 _CONTAINERS: Final = (dict, list, set, deque)
 _NOT_OURS: Final = (
     *(type, types.ModuleType, types.CodeType, types.FrameType, types.CoroutineType),
-    *(asyncio.AbstractEventLoop, asyncio.Future, str, bytes, int, float, type(None)),
+    *(asyncio.AbstractEventLoop, asyncio.Future, logging.Filterer),
+    *(str, bytes, int, float, type(None)),
 )
 """Where nobody of ours keeps anything, or, as the loop does, for the whole process."""
 

@@ -138,20 +138,14 @@ async def test_a_node_with_another_key_is_refused(
 
 async def stands_still(server: PostgresServer, two: TwoBots) -> None:
     """A database that answers nothing keeps its own bot waiting, not for long, and nobody else."""
-    processes = server.processes()
-    for process in processes:
-        process.suspend()
-    stuck = asyncio.ensure_future(two.post("SALES-1", "kayak", 3))
-    try:
+    with server.frozen():
+        stuck = asyncio.ensure_future(two.post("SALES-1", "kayak", 3))
         loop = asyncio.get_running_loop()
         for number in range(100, 160):
             begun = loop.time()
             assert (await two.post("HELP-1", "canoe", number)).status_code == 200
             assert loop.time() - begun < BOUND_SECONDS
         end = await stuck
-    finally:
-        for process in processes:
-            process.resume()
     assert end.status_code == 503
     assert int(end.headers["retry-after"]) > 0
 
