@@ -30,6 +30,9 @@ from eventstore.writer_wire import LONELY, NOT_OPENED, READ, Batch, Done, Frames
 
 MOST_AT_ONCE: Final = 512
 """Appends of one transaction, unless a single batch has more."""
+BUSY: Final = 200
+"""Commits after which a log is worth the room that its WAL will need: one that is hardly written
+does without."""
 SPIN_SECONDS: Final = 0.0003
 """How long to look for the next request of a caller that waits for each answer, before sleeping."""
 
@@ -130,10 +133,13 @@ def serve(log: SQLiteLog, source: socket.socket) -> bool:
     """Commit what comes until the end; return whether it was told to end."""
     inbox = Inbox(source)
     encode = msgspec.msgpack.Encoder().encode
-    lonely = 0
+    lonely = commits = 0
     while batches := inbox.take(soon=lonely >= LONELY):
         source.sendall(b"".join([frame(encode(answer)) for answer in _committed(log, batches)]))
         lonely = lonely + 1 if len(batches) == len(batches[0].appends) == 1 else 0
+        commits += 1
+        if commits == BUSY:
+            threading.Thread(target=reserve, args=(log.path,), daemon=True).start()
     return inbox.in_order
 
 
@@ -145,7 +151,6 @@ def main(path: str, number: str) -> None:
         except LogUnavailable as error:
             _logger.error("LOG_WRITER_FAILED: %s", error)  # noqa: TRY400 - it says it all
             sys.exit(NOT_OPENED)
-        threading.Thread(target=reserve, args=(log.path,), daemon=True).start()
         gc.freeze()
         gc.set_threshold(100_000, 50, 1000)
         try:
