@@ -112,6 +112,7 @@ class Thread(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     id: str
     started_at: int
+    """µs of the log's time; of an imported one, when it was begun elsewhere."""
     tokens: int = 0
     last_item: str | None = None
     """The newest item that a completed run left there: what recovery trims back to."""

@@ -60,7 +60,7 @@ class UserState(msgspec.Struct, frozen=True, array_like=True, gc=False):
 BLANK: Final = UserState()
 """A user of whom the log knows nothing."""
 
-STATE_RULES: Final = 1
+STATE_RULES: Final = 2
 STATE_SHAPE: Final = shape_of(UserState, STATE_RULES)
 """Kept with a snapshot: another shape means replay."""
 
@@ -189,7 +189,8 @@ def _thread_started(s: UserState, event: e.ThreadStarted, _version: int, at: int
     run = s.run
     if run is not None and run.response is None:
         run = replace(run, thread=event.thread)
-    return replace(s, thread=w.Thread(event.thread, at, 0, event.last_item), run=run, touched_at=at)
+    thread = w.Thread(event.thread, event.at or at, 0, event.last_item)
+    return replace(s, thread=thread, run=run, touched_at=at)
 
 
 def _thread_reset(s: UserState, event: e.ThreadReset, _version: int, at: int) -> UserState:

@@ -1,4 +1,7 @@
-"""Thread changes: conversations begun and left per hour and reason, and tokens left behind (A8)."""
+"""Thread changes: conversations begun and left per hour and reason, and tokens left behind (A8).
+
+What was imported counts in the hour in which it happened.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ class ThreadChanges(TallyModel):
     """How often conversations change, and why."""
 
     name = "thread_changes"
-    version = 1
+    version = 2
     table = "thread_changes"
     tables = ("thread_changes",)
     migrations = _migrations
@@ -32,9 +35,9 @@ class ThreadChanges(TallyModel):
         """Add the events to the rows."""
         for _, _, at, _, event in batch:
             if isinstance(event, ThreadStarted):
-                tally[at // HOUR, event.reason][0] += 1
+                tally[(event.at or at) // HOUR, event.reason][0] += 1
             elif isinstance(event, ThreadReset):
-                row = tally[at // HOUR, event.reason]
+                row = tally[(event.at or at) // HOUR, event.reason]
                 row[1] += 1
                 row[2] += event.left_behind
                 row[3] = max(row[3], event.left_behind)

@@ -1,7 +1,8 @@
 """The thread map: for each user the conversation at OpenAI, and when they were last active.
 
 Instants are µs of the log's time, except that a conversation which was begun elsewhere (an
-import) keeps the time that its event names. Messages of both directions move `last_activity`.
+import) keeps the time that its event names. Messages of both directions move `last_activity`, and
+what an import knows of it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
 from app.aggregates.events import (
+    ActivityRecorded,
     HumanMessageSent,
     MessageImported,
     MessageReceived,
@@ -67,7 +69,7 @@ class ThreadMap(PersonModel[ThreadRow]):
     """Who talks in which conversation."""
 
     name = "thread_map"
-    version = 1
+    version = 2
     table = "thread_map"
     tables = ("thread_map",)
     migrations = _migrations
@@ -80,6 +82,7 @@ class ThreadMap(PersonModel[ThreadRow]):
         MessageImported,
         ThreadStarted,
         ThreadReset,
+        ActivityRecorded,
     )
     unread: ClassVar = frozenset((UserRegistered, MessageReceived, MessageSent, HumanMessageSent))
 
@@ -99,11 +102,18 @@ class ThreadMap(PersonModel[ThreadRow]):
                 row.registered_at = at
             elif isinstance(event, MessageImported):
                 row.last_activity = max(row.last_activity or 0, event.at or at)
+            elif isinstance(event, ActivityRecorded):
+                _active(row, event)
             elif isinstance(event, ThreadStarted):
                 row.thread = event.thread
                 row.started_at = event.at or at
             elif isinstance(event, ThreadReset):
                 _reset(row, event)
+
+
+def _active(row: ThreadRow, event: ActivityRecorded) -> None:
+    if event.at is not None:  # imported: what Hilo saw itself has moved the row already
+        row.last_activity = max(row.last_activity or 0, event.last_activity)
 
 
 def _reset(row: ThreadRow, event: ThreadReset) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,21 @@ def test_files_are_told_in_the_order_of_their_times(
     shown = hilo("users", "show", NEW, "--json").json
     assert (shown["thread"]["id"], shown["name"]) == ("thread_b", "Ana Prueba")
     assert shown["last_activity"] == "2025-07-22T15:45:00.000000Z"
+
+
+def test_whoever_is_asked_tells_the_original_times(hilo: Hilo, tmp_path: Path) -> None:
+    began, active = "2025-07-28T10:30:00Z", "2025-07-28T15:45:00Z"
+    member = {"threadId": "thread_a", "createdAt": began, "lastActivity": active}
+    assert hilo("import", threads(tmp_path / "threads.json", p15550100001=member)).code == 0
+    assert hilo("projections", "rebuild").code == 0
+    told = began.replace("Z", ".000000Z"), active.replace("Z", ".000000Z")
+    shown = hilo("users", "show", NEW, "--json").json
+    assert (shown["thread"]["started_at"], shown["last_activity"]) == told
+    (listed,) = hilo("threads", "list", "--json").json["threads"]
+    assert (listed["started_at"], listed["last_activity"]) == told
+    with closing(sqlite3.connect(tmp_path / "data" / "default" / "views.db")) as views:
+        changes = views.execute("SELECT hour, reason, started FROM thread_changes").fetchall()
+    assert changes == [("2025-07-28T10:00Z", "first_time", 1)]
 
 
 def test_the_same_files_again_and_an_older_one_later_append_nothing(

@@ -47,6 +47,12 @@ def test_a_thread_is_linked_with_the_time_it_began() -> None:
     ).then(OLD)
 
 
+def test_an_imported_thread_is_as_old_as_its_file_says() -> None:
+    thread = Given(registered(), OLD).state.thread
+    assert thread is not None
+    assert thread.started_at == LONG_AGO
+
+
 def test_a_newer_file_replaces_the_thread_of_an_older_one() -> None:
     Given(registered(), OLD, activity(LONG_AGO)).when(
         lambda u: u.import_thread("thread_new", as_of=LATER, at=LATER, now=at(1))

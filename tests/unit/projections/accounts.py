@@ -61,7 +61,8 @@ def _last(seen: list[Entry], *kinds: type[Event]) -> int | None:
 
 def _when(at: int, event: Event) -> int:
     """What was imported happened at its own time."""
-    return event.at or at if isinstance(event, e.MessageImported) else at
+    imported = isinstance(event, (e.MessageImported, e.ThreadStarted, e.ThreadReset))
+    return event.at or at if imported else at
 
 
 def _hour(at: int) -> str:
@@ -89,14 +90,21 @@ def _thread(seen: list[Entry]) -> Linked:
     return thread
 
 
+def _told(seen: list[Entry]) -> list[int]:
+    """When an import says that somebody was active."""
+    recorded = [event for *_, event in seen if isinstance(event, e.ActivityRecorded)]
+    return [event.last_activity for event in recorded if event.at is not None]
+
+
 def _thread_map(people: dict[str, list[Entry]]) -> dict[str, Rows]:
     talk = (e.MessageReceived, e.MessageSent, e.HumanMessageSent, e.MessageImported)
-    wanted = (*talk, e.UserRegistered, e.ThreadStarted, e.ThreadReset)
+    wanted = (*talk, e.UserRegistered, e.ThreadStarted, e.ThreadReset, e.ActivityRecorded)
     rows = []
     for user, seen in people.items():
         if any(isinstance(event, wanted) for *_, event in seen):
             reasons = [event.reason for *_, event in seen if isinstance(event, e.ThreadReset)]
             talked = [_when(at, event) for _, _, at, event in seen if isinstance(event, talk)]
+            talked += _told(seen)
             rows.append(
                 [
                     user,
@@ -240,9 +248,9 @@ def _thread_changes(everything: list[Entry]) -> dict[str, Rows]:
     rows: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0] * 4)
     for _, _, at, event in everything:
         if isinstance(event, e.ThreadStarted):
-            rows[_hour(at), event.reason][0] += 1
+            rows[_hour(_when(at, event)), event.reason][0] += 1
         elif isinstance(event, e.ThreadReset):
-            row = rows[_hour(at), event.reason]
+            row = rows[_hour(_when(at, event)), event.reason]
             left = event.left_behind
             row[1:] = [row[1] + 1, row[2] + left, max(row[3], left)]
     columns = "hour reason started resets left_behind most_left_behind"
