@@ -27,6 +27,7 @@ _NAME_TIME: Final = re.compile(
     r"(?:^|-)(\d{4})-(\d\d)-(\d\d)T(\d\d)-(\d\d)-(\d\d)-(\d{3})Z\.json", re.ASCII
 )
 _PLAIN: Final = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_SERVERS: Final = frozenset({"s.whatsapp.net", "c.us", "lid", "g.us"})
 _DIGITS: Final = re.compile(r"\d{7,15}", re.ASCII)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_YEAR: Final = 2009  # WhatsApp's
@@ -55,6 +56,13 @@ class _Member(msgspec.Struct, rename="camel"):
     last_interaction: str | Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
+_FIELDS: Final = frozenset(field.encode_name for field in msgspec.structs.fields(_Member))
+_WANTED: Final = (
+    "no member is a person's, whose key is a phone number or a WhatsApp id and whose value an "
+    "object with threadId, userName, name, labels or lastActivity"
+)
+
+
 class _Wrong(Exception):
     """One member cannot be used; the message says why, without personal data, `at` what of it."""
 
@@ -68,15 +76,17 @@ class _Found(NamedTuple):
 
     line: int
     path: str
-    key: str
+    key: str | None
+    """None: a value in an array that is no pair."""
     value: object
 
 
 def read_clients(content: bytes, file: str) -> ClientFile:
     """Return the people of a file. Raises `Unreadable` if it is not one JSON object (or its pairs).
 
-    A member that cannot be used is rejected with its line and path, and the others are kept; where
-    the JSON itself breaks off, everything after that place is lost and said to be.
+    Also if it is one in which no member is a person's, by its key or its fields. Else a member that
+    cannot be used is rejected with its line and path, and the others are kept; where the JSON
+    itself breaks off, everything after that place is lost and said to be.
     """
     try:
         text = content.decode("utf-8-sig")
@@ -85,15 +95,17 @@ def read_clients(content: bytes, file: str) -> ClientFile:
         raise Unreadable(msg) from None
     entries: list[ClientEntry] = []
     rejected: list[Rejected] = []
+    known = False
     try:
         for found in _members(text):
+            known = known or _is_of_a_format(found)
             try:
                 entries.append(_entry(found))
             except _Wrong as wrong:
                 path = found.path + wrong.at
                 rejected.append(Rejected(file, found.line, str(wrong), path))
     except JSONDecodeError as error:
-        if not entries and not rejected:
+        if not known:
             msg = f"{file} is not JSON: {error.msg} in line {error.lineno}"
             raise Unreadable(msg) from None
         reason = (
@@ -101,6 +113,9 @@ def read_clients(content: bytes, file: str) -> ClientFile:
             "could be read"
         )
         rejected.append(Rejected(file, error.lineno, reason))
+    if rejected and not known:
+        msg = f"{file} is JSON, but of no format that can be imported: {_WANTED}"
+        raise Unreadable(msg)
     return ClientFile(file, taken_at(file), tuple(entries), tuple(rejected))
 
 
@@ -120,12 +135,14 @@ def _members(text: str) -> Iterator[_Found]:
     """Yield the members. Raises `JSONDecodeError` where it is not JSON.
 
     Also of an array of [key, value] pairs, which is how a JavaScript `Map` is often saved.
+    Anything else that is JSON is one value without a key.
     """
     at = _skip(text, 0)
     opening = text[at : at + 1]
     if opening not in ("{", "["):
-        msg = "expecting an object"
-        raise JSONDecodeError(msg, text, at)
+        value, _ = _decode(text, at)
+        yield _Found(1, "$", None, value)
+        return
     closing, member = ("}", _named) if opening == "{" else ("]", _pair)
     line, counted, number = 1, 0, 0
     at = _skip(text, at + 1)
@@ -133,7 +150,7 @@ def _members(text: str) -> Iterator[_Found]:
     while more:
         line, counted = line + text.count("\n", counted, at), at
         key, value, at = member(text, at)
-        yield _Found(line, _step(key) if opening == "{" else f"$[{number}][1]", key, value)
+        yield _Found(line, _path(key, number if opening == "[" else None), key, value)
         number += 1
         at = _skip(text, at)
         more = text[at : at + 1] == ","
@@ -157,17 +174,20 @@ def _named(text: str, at: int) -> tuple[str, object, int]:
     return key, value, at
 
 
-def _pair(text: str, at: int) -> tuple[str, object, int]:
+def _pair(text: str, at: int) -> tuple[str | None, object, int]:
     pair, end = _decode(text, at)
     match pair:
         case [str(key), value]:
             return key, value, end
-    msg = "expecting [key, value]"
-    raise JSONDecodeError(msg, text, at)
+    return None, pair, end
 
 
-def _step(key: str) -> str:
-    """Return the path of a member of the whole."""
+def _path(key: str | None, number: int | None) -> str:
+    """Return the path of a member of the whole; `number` is its place, if that is an array."""
+    if key is None:
+        return f"$[{number}]"
+    if number is not None:
+        return f"$[{number}][1]"
     return f"$.{key}" if _PLAIN.fullmatch(key) else f"$[{json.dumps(key, ensure_ascii=False)}]"
 
 
@@ -176,8 +196,21 @@ def _skip(text: str, at: int) -> int:
     return at if found is None else found.end()
 
 
+def _is_of_a_format(found: _Found) -> bool:
+    """Tell whether a member looks like a person's, or a group's, however broken."""
+    if found.key is None:
+        return False
+    if isinstance(found.value, dict) and not _FIELDS.isdisjoint(found.value):
+        return True
+    name, at, server = found.key.strip().partition("@")
+    return bool(_DIGITS.fullmatch(name.removeprefix("+")) or (at and server in _SERVERS))
+
+
 def _entry(found: _Found) -> ClientEntry:
     """Return one member, checked. Raises `_Wrong`."""
+    if found.key is None:
+        msg = "expecting a pair: [key, value]"
+        raise _Wrong(msg)
     try:
         member = msgspec.convert(found.value, _Member)
     except msgspec.ValidationError as error:

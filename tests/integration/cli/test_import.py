@@ -182,6 +182,7 @@ def test_what_hilo_has_seen_itself_is_not_overruled(
         (("other.txt", "--timezone", "UTC", "--me", "Hotel"), "say --user"),
         (("CHAT", *CHAT, "--user", "Ana"), "phone number"),
         (("broken.json",), "is not JSON"),
+        (("else.json",), "is JSON, but of no format"),
     ],
 )
 def test_wrong_usage_says_what_to_do_and_makes_nothing(
@@ -189,6 +190,7 @@ def test_wrong_usage_says_what_to_do_and_makes_nothing(
 ) -> None:
     (tmp_path / "other.txt").write_text(EXPORT)
     (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "else.json").write_text('{"a": 1}')
     ran = hilo("import", *(str(export) if a == "CHAT" else a for a in arguments))
     assert ran.code == 2
     assert says in ran.err

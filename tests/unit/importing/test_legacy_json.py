@@ -136,5 +136,41 @@ def test_another_file_is_refused(content: bytes) -> None:
         read_clients(content, "threads.json")
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b'{"a": 1}', "x.json is JSON, but of no format"),
+        (b'{"a": {"b": 1}}', "is JSON, but of no format"),
+        (b"[1]", "is JSON, but of no format"),
+        (b'[{"id": 1}, ["a", 2]]', "is JSON, but of no format"),
+        (b"3", "is JSON, but of no format"),
+        (b'{"a": 1,', "x.json is not JSON: .* in line 1"),
+        (b"[1", "x.json is not JSON: .* in line 1"),
+        (b"hola", "x.json is not JSON: .* in line 1"),
+    ],
+)
+def test_it_is_told_apart_whether_a_file_is_no_json_or_of_no_format(
+    content: bytes, says: str
+) -> None:
+    with pytest.raises(Unreadable, match=says):
+        read_clients(content, "x.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "path"),
+    [
+        (b'{"Ana": {"threadId": "thread_a"}}', "$.Ana"),
+        (b'{"15550100001": 3}', '$["15550100001"]'),
+        (b'{"120363000000000000-1@g.us": 3}', '$["120363000000000000-1@g.us"]'),
+        (b'[["15550100001", {}], 7]', "$[1]"),
+    ],
+)
+def test_a_file_of_a_known_format_is_not_refused_for_what_is_wrong_in_it(
+    content: bytes, path: str
+) -> None:
+    (rejected,) = read_clients(content, "threads.json").rejected
+    assert rejected.path == path
+
+
 def test_an_empty_file_of_nobody_is_fine() -> None:
     assert read_clients(b"{}", "threads.json").entries == ()
