@@ -23,10 +23,10 @@ from eventstore.codec import Codec
 from eventstore.keyring import Handle, Keyring
 from eventstore.sealing import Sealer
 from eventstore.store import LogStore
-from eventstore.types import StreamName
+from eventstore.types import PSEUDONYM, StreamName
 
 USER_PREFIX: Final = "user/"
-_PSEUDONYM: Final = re.compile(r"[a-z2-7]{20}")
+_PSEUDONYM: Final = re.compile(PSEUDONYM)
 _BEGINNING: Final = re.compile(r"(?=.*[a-z])[a-z2-7]{6,19}")
 """Of a pseudonym. Never digits alone, which are a number."""
 _NUMBER: Final = re.compile(r"\+?[\d\s().-]+")

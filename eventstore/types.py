@@ -7,7 +7,7 @@ Positions and versions start at 1; 0 means "before the first".
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NewType
+from typing import Final, NewType
 
 import msgspec
 
@@ -33,6 +33,9 @@ AppendId = NewType("AppendId", bytes)
 
 IdempotencyKey = NewType("IdempotencyKey", bytes)
 """16 bytes, unique in the log: an HMAC, never an id from outside in clear."""
+
+PSEUDONYM: Final = "[a-z2-7]{20}"
+"""What every pseudonym matches as a whole: 100 random bits in base32."""
 
 Clock = Callable[[], Micros]
 """Tells the time. Passed in, so that tests can hold it."""

@@ -18,6 +18,7 @@ from app.aggregates.catalogue import EVENT_CLASSES
 from app.api.callers import Caller, needs
 from app.api.problem import ProblemError
 from app.api.v1.paging import Question, found, stored_types
+from app.api.v1.people import OfUser, refuse_no_pseudonym, stream_of
 from app.api.v1.reading import (
     MOMENT,
     AsOf,
@@ -100,7 +101,7 @@ async def list_events(  # noqa: PLR0913 - every filter is a parameter
     caller: Reader,
     *,
     bot: BotName = "",
-    user: Annotated[str | None, Query(description="only this user: a pseudonym")] = None,
+    user: OfUser = None,
     type: Types = None,  # noqa: A002 - the parameter's name
     correlation: Annotated[
         str | None,
@@ -121,10 +122,13 @@ async def list_events(  # noqa: PLR0913 - every filter is a parameter
     """Return events in the order of the log, oldest first."""
     read = read_for(request, caller, bot)
     log = read.bot.log
+    refuse_no_pseudonym(user)
     types = stored_types(read.bot.codec, type)
     await read.reflected(lambda: log.head().position, min_position)
 
     def asked() -> tuple[Position, Callable[[], EventPage]]:
+        if user is not None:
+            stream_of(log, user)
         end = as_of(log, until)
         after = Position(0) if since is None else as_of(log, since)
         up_to = end if until is not None else Position(2**62)

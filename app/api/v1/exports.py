@@ -15,7 +15,8 @@ from app.api.callers import Caller, needs
 from app.api.problem import Problem, ProblemError
 from app.api.v1.events import Types
 from app.api.v1.paging import stored_types
-from app.api.v1.reading import MOMENT, AsOf, BotName, Read, no_such, read_for, user_stream
+from app.api.v1.people import OfUser, refuse_no_pseudonym, stream_of
+from app.api.v1.reading import MOMENT, AsOf, BotName, Read, no_such, read_for
 from app.api.v1.showing import PROBLEMS
 from app.children import ChildFailed, Piped
 from app.exports import Format, table_of
@@ -54,7 +55,7 @@ async def export_log(  # noqa: PLR0913 - every filter is a parameter
     *,
     bot: BotName = "",
     format_: AsFormat = "jsonl",
-    user: Annotated[str | None, Query(description="only this user: a pseudonym")] = None,
+    user: OfUser = None,
     type: Types = None,  # noqa: A002 - the parameter's name
     since: Annotated[
         str | None,
@@ -67,12 +68,14 @@ async def export_log(  # noqa: PLR0913 - every filter is a parameter
 ) -> StreamingResponse:
     """Export what is in the log now, or up to `until`. Texts are opened for who may read them."""
     read = read_for(request, caller, bot)
+    refuse_no_pseudonym(user)
     end = await read.position(until)
     start = 0 if since is None else await read.position(since)
     types = stored_types(read.bot.codec, type)
     words = [f"--after={start}", f"--position={end}", *(f"--type={name}" for name in types)]
     if user is not None:
-        words.append(f"--stream={user_stream(user)}")
+        stream = await read.run(lambda: stream_of(read.bot.log, user))
+        words.append(f"--stream={stream}")
     if caller.may("texts"):
         words.append("--open")
     return await _streamed(read, format_, words, "log")

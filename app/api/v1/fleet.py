@@ -14,7 +14,8 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from app.api.callers import Caller, needs
 from app.api.problem import ProblemError
-from app.api.v1.reading import INSTANT, AsOf, BotName, MinPosition, Read, no_such, read_for
+from app.api.v1.people import no_such_user
+from app.api.v1.reading import INSTANT, AsOf, BotName, MinPosition, Read, read_for
 from app.api.v1.showing import answers, shown
 from app.asof import UnclearMoment, micros, parse
 from app.projections import (
@@ -139,7 +140,7 @@ async def show_thread(
     def ask(views: Views) -> ThreadView:
         found = thread(views, user)
         if found is None:
-            raise ProblemError(no_such("user"))
+            raise ProblemError(no_such_user(user))
         return found
 
     return await _answer(read, _PAIR, ask, as_of)

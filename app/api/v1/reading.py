@@ -67,7 +67,6 @@ MinPosition = Annotated[
     int | None,
     Query(ge=0, description=f"wait, at most {WAIT_SECONDS:g} s, until this position is reflected"),
 ]
-UserId = Annotated[str, "a pseudonym"]
 
 
 class BotReads(Protocol):

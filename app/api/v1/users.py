@@ -13,12 +13,12 @@ from app.aggregates.user import User
 from app.api.callers import Caller, needs
 from app.api.problem import Problem, ProblemError
 from app.api.v1.events import presenter
+from app.api.v1.people import no_such_user
 from app.api.v1.reading import (
     AsOf,
     BotName,
     MinPosition,
     Read,
-    no_such,
     not_known_yet,
     read_for,
     user_stream,
@@ -214,10 +214,10 @@ async def show_client(
     read = read_for(request, caller, bot)
     position = await read.position(None)
     if not (user.isascii() and user.isalnum()):
-        raise ProblemError(no_such("user"))
+        raise ProblemError(no_such_user(user))
     view = await read.bot.client(user)
     if view.chat is None and view.named_at is None:
-        raise ProblemError(no_such("user"))
+        raise ProblemError(no_such_user(user))
     return await read.answer(position, lambda: _client(read, view))
 
 
@@ -267,7 +267,7 @@ def _unknown(read: Read, user: str) -> Problem:
     Whoever may ask about users may read events, and finds the same there.
     """
     first = read.bot.log.read_stream(user_stream(user), limit=1)
-    return not_known_yet("user", first[0]) if first else no_such("user")
+    return not_known_yet("user", first[0]) if first else no_such_user(user)
 
 
 def _told(read: Read, user: str, moments: list[Moment]) -> list[dict[str, Any]]:

@@ -176,6 +176,33 @@ async def test_what_has_not_changed_is_not_sent_again(stage: Stage, local: Clien
     assert changed.status_code == 200
 
 
+async def test_whoever_is_not_named_by_a_whole_pseudonym_is_told_what_to_give(
+    local: Client, house: House, key: Callable[..., dict[str, str]]
+) -> None:
+    """An empty page would say that somebody never wrote, though it was only the name that erred."""
+    ana, roles = house.people[ANA], [key("auditor"), key("analyst"), key("operator")]
+    nobody = "a" * 20
+    for role in roles:
+        for name in (ANA, f"%2B{ANA}", "nonsense!", ana[:8], ana.upper(), f"user/{ana}", ""):
+            for path in ("/v1/events", "/v1/exports/log"):
+                answer = await local.get(f"{path}?user={name}", headers=role)
+                assert (answer.status_code, name in answer.text and name != "") == (422, False)
+                assert answer.json()["type"] == "/problems/invalid-request"
+                assert "`GET /v1/users`" in answer.json()["detail"]
+        for path in ("/v1/events", "/v1/exports/log"):
+            unknown = await local.get(f"{path}?user={nobody}", headers=role)
+            assert (unknown.status_code, unknown.json()["type"]) == (404, "/problems/not-found")
+        for path in ("users/{}", "users/{}/timeline", "users/{}/client", "threads/{}"):
+            lost = await local.get(f"/v1/{path.format(ANA)}", headers=role)
+            assert (lost.status_code, "whole pseudonym" in lost.json()["detail"]) == (404, True)
+            unknown = await local.get(f"/v1/{path.format(nobody)}", headers=role)
+            assert (unknown.status_code, "access logs" in unknown.text) == (404, False)
+        early = await local.get(f"/v1/events?user={ana}&until=0", headers=role)
+        assert (early.status_code, early.json()["events"]) == (200, [])
+    refused = await local.get(f"/v1/events?user={ANA}", headers=key("hook"))
+    assert refused.status_code == 403
+
+
 @pytest.mark.parametrize(
     ("path", "status", "kind"),
     [
