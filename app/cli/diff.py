@@ -57,12 +57,12 @@ def diff(
         if start > end:
             msg = f"SINCE (position {start}) is after UNTIL (position {end}): swap them"
             raise WrongUsage(msg)
-        if user is not None:
-            found = [of_user(here.log, _stream(here, user), start, end)]
-        else:
-            found = of_threads(here.log, start, end).users
         sealer = here.sealer if opening else None
         present = Presenter(here.codec, here.log.head().epoch, sealer)
+        if user is not None:
+            found = [of_user(here.log, _stream(here, user), start, end, present)]
+        else:
+            found = of_threads(here.log, start, end).users
         if as_json:
             _write_json(found, present, start, end)
         else:
@@ -129,11 +129,11 @@ def _write(found: list[UserDiff], present: Presenter, start: Position, end: Posi
 
 
 def _said(field: str, value: object) -> object:
-    """Return a value as people read it: instants as times."""
+    """Return a value as people read it: instants as times, and 0, which is "never", as none."""
     from app.cli.output import when
 
     is_instant = field.endswith(("_at", "last_activity")) and isinstance(value, int)
-    return when(value) if is_instant and value else value
+    return when(value or None) if is_instant else value
 
 
 __all__ = ["CODES", "diff"]

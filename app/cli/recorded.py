@@ -6,9 +6,9 @@ import re
 from typing import Final
 
 from app.cli.output import safe
-from app.cli.wording import veiled, worded
+from app.cli.wording import worded
 from app.projections.presenting import Presenter as JsonPresenter
-from app.projections.presenting import plain
+from app.projections.presenting import plain, veiled
 from eventstore.types import Recorded
 
 __all__ = ["Presenter", "plain"]

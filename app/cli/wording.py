@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from app.cli.output import safe, when
+from app.projections.presenting import veiled
 
 Fields = dict[str, object]
 
@@ -18,15 +19,6 @@ def worded(event_type: str, fields: Fields) -> str | None:
     """Return what an event of this type says; None for a type that has no words of its own."""
     words = _WORDS.get(event_type)
     return None if words is None else words(fields)
-
-
-def veiled(value: object) -> str | None:
-    """Return what stands for a field that is still sealed, and why; None if it is opened."""
-    match value:
-        case {"sealed": _, **reason}:
-            return f"«{reason.get('unopened', 'sealed')}»"
-        case _:
-            return None
 
 
 def _quoted(value: object, name: str) -> str:

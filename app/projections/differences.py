@@ -12,15 +12,17 @@ from typing import Final
 
 import msgspec
 
-from app.aggregates.events import USER_EVENTS
-from app.aggregates.user_state import UserState
+from app.aggregates.events import USER_EVENTS, Profile
+from app.aggregates.user import User
 from app.projections.model import Seen
 from app.projections.people import PersonModel, PersonRow, Rows
+from app.projections.presenting import Presenter, veiled
 from app.projections.thread_map import THREAD_MAP
 from app.projections.token_totals import TOKEN_TOTALS
 from app.projections.user_at import user_at
 from eventstore.codec import Codec
 from eventstore.errors import UnknownEventType
+from eventstore.sealing import Sealed
 from eventstore.store import LogReader
 from eventstore.types import Position, Recorded, StreamName, Version
 
@@ -53,10 +55,15 @@ class Differences(msgspec.Struct, frozen=True):
     users: list[UserDiff]
 
 
-def of_user(log: LogReader, stream: StreamName, since: Position, until: Position) -> UserDiff:
-    """Return what changed for one user: everything that decisions are made upon."""
-    before = _facts(user_at(log, stream, since).state)
-    after = _facts(user_at(log, stream, until).state)
+def of_user(
+    log: LogReader, stream: StreamName, since: Position, until: Position, present: Presenter
+) -> UserDiff:
+    """Return what changed for one user: everything that decisions are made upon.
+
+    What is sealed is opened if `present` can do it.
+    """
+    before = _facts(user_at(log, stream, since), present)
+    after = _facts(user_at(log, stream, until), present)
     events = [event for event in _stream(log, stream, until) if event.position > since]
     return UserDiff(_user(stream), _changes(before, after), events)
 
@@ -130,21 +137,44 @@ def _stream(log: LogReader, stream: StreamName, until: Position) -> Iterator[Rec
         version = page[-1].version
 
 
-def _facts(state: UserState) -> dict[str, object]:
+def _facts(user: User, present: Presenter) -> dict[str, object]:
     """Return a state as names and plain values, one level of its parts spelt out."""
     facts: dict[str, object] = {}
-    for name, value in msgspec.structs.asdict(state).items():
+    for name, value in msgspec.structs.asdict(user.state).items():
         if name in {"early_edits", "early_deletes", "sent"}:
             continue  # bookkeeping that nobody asks about
         if name == "pending":
             facts["waiting"] = len(value)
         elif name == "profile":
-            facts["profile"] = None if value is None else value.digest.hex()[:16]
+            facts |= _profile(user, present)
         elif isinstance(value, msgspec.Struct):
-            facts |= {f"{name}.{part}": _plain(of) for part, of in _parts(value)}
+            facts |= {
+                f"{name}.{part}": _opened(user, part, of, present)
+                if isinstance(of, Sealed)
+                else _plain(of)
+                for part, of in _parts(value)
+            }
         else:
             facts[name] = _plain(value)
     return facts
+
+
+def _profile(user: User, present: Presenter) -> dict[str, object]:
+    """Return name and labels; of a profile that stays sealed what tells it from others."""
+    sealed = user.state.profile
+    if sealed is None:
+        return {}
+    match present.value_of(user.stream, "profile", sealed, Profile):
+        case {"name": str(name), "labels": list(labels)}:
+            return {"profile.name": name, "profile.labels": ", ".join(labels)}
+        case _:
+            return {"profile": sealed.digest.hex()[:16]}
+
+
+def _opened(user: User, name: str, value: Sealed[str], present: Presenter) -> object:
+    """Return the text of a sealed field, or why it stays sealed."""
+    shown = present.value_of(user.stream, name, value, str)
+    return veiled(shown) or shown
 
 
 def _parts(value: msgspec.Struct) -> Iterator[tuple[str, object]]:

@@ -80,11 +80,12 @@ class Presenter:
         except UnknownEventType:
             return msgspec.msgpack.decode(event.state, type=dict[str, Any]), True
         return {
-            name: self._value(event.stream, name, getattr(decoded, name), kind)
+            name: self.value_of(event.stream, name, getattr(decoded, name), kind)
             for name, kind in _fields_of(type(decoded))
         }, False
 
-    def _value(self, stream: StreamName, name: str, value: object, kind: type[Any]) -> object:
+    def value_of(self, stream: StreamName, name: str, value: object, kind: type[Any]) -> object:
+        """Return a field of a stream as JSON has it; `kind` is what is in it if it is sealed."""
         if not isinstance(value, Sealed):
             return plain(value)
         if self._sealer is None:
@@ -96,6 +97,15 @@ class Presenter:
             self.unopened[reason] += 1
             return {_MARKED: plain(value), "unopened": reason}
         return plain(opened)
+
+
+def veiled(value: object) -> str | None:
+    """Return what stands for a field that is still sealed, and why; None if it is opened."""
+    match value:
+        case {"sealed": _, **reason}:
+            return f"«{reason.get('unopened', 'sealed')}»"
+        case _:
+            return None
 
 
 def plain(value: object) -> object:

@@ -95,6 +95,33 @@ def test_the_difference_for_one_user_covers_everything_decided_upon(
     assert "are you there now?" not in ran.out
 
 
+def test_the_difference_opens_what_the_state_keeps_sealed(hilo: Hilo, house: House) -> None:
+    shown = e.Profile(name="Ana María", labels=("vip", "late"))
+    sealed = house.sealer.seal(house.people[ANA], house.stream(ANA), "profile", shown)
+    house.append(ANA, e.ProfileUpdated(profile=sealed))
+    chat = f"{ANA}@s.whatsapp.net"
+    question = ("diff", 0, "--user", ANA)
+    opened = hilo(*question, "--open", "--json").json["users"][0]["changes"]
+    after = {change["field"]: change["after"] for change in opened}
+    assert after["contact.chat"] == chat
+    assert (after["profile.name"], after["profile.labels"]) == ("Ana María", "vip, late")
+    table = hilo(*question, "--open").out
+    assert f" {chat}\n" in table
+    assert "«sealed»" not in table
+    closed = hilo(*question, "--json").json["users"][0]["changes"]
+    assert {"field": "contact.chat", "before": None, "after": "«sealed»"} in closed
+    for secret in (chat, "Ana María", "vip"):
+        assert secret not in hilo(*question).out + str(closed)
+
+
+def test_what_never_was_is_not_shown_as_a_number(hilo: Hilo, house: House) -> None:
+    lines = hilo("diff", 0, "--user", ANA).out.splitlines()
+    rows = {words[0]: words[1:] for words in map(str.split, lines) if len(words) > 2}
+    for field in ("activity_at", "touched_at"):
+        before, day, _ = rows[field]
+        assert (before, day[:3]) == ("–", "202")
+
+
 def test_what_happened_to_others_is_not_in_it(hilo: Hilo, house: House) -> None:
     before = house.log.head().position
     house.write(BEN, "hello")
