@@ -1,15 +1,17 @@
-"""The pages for auditors and analysts: their commands run, and their SQL answers."""
+"""The pages for auditors and analysts: their commands and their Python run, their SQL answers."""
 
 from __future__ import annotations
 
 import re
 import shlex
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.integration.cli.conftest import Hilo
+from tests.integration.cli.conftest import Hilo, environment
 from tests.integration.cli.house import House
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -43,3 +45,25 @@ def test_every_query_of_a_page_answers(hilo: Hilo, house: House, tmp_path: Path)
         views.close()
     assert answers[0] == [(1, 1_234)]
     assert len(answers) == 3
+
+
+def test_the_python_of_a_page_runs_as_it_stands(hilo: Hilo, house: House, tmp_path: Path) -> None:
+    """Copied out of the page, in the directory above `data`, it tells of now and of then."""
+    assert hilo("projections", "rebuild").code == 0
+    kept = sorted((tmp_path / "data").rglob("*.db"))
+    code = "\n".join(blocks("analysts.md", "python"))
+    variables = {name: value for name, value in environment(tmp_path).items() if "HILO" not in name}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    now, then = done.stdout.splitlines()
+    assert ("conv_5678" in now, "tokens=1234," in now) == (True, True)
+    assert (then.startswith("Threads(position=5, "), "tokens=1234," in then) == (True, False)
+    assert sorted((tmp_path / "data").rglob("*.db")) == kept
