@@ -65,6 +65,13 @@ class Profile(msgspec.Struct, frozen=True, omit_defaults=True):
 
     name: str = field(name="n", default="")
     labels: tuple[str, ...] = field(name="l", default=())
+    user_name: str = field(name="u", default="")
+    """What they call themselves, as an import tells it: else it comes with their messages."""
+
+    @property
+    def shown_name(self) -> str:
+        """The name to show where there is room for one: theirs, if the address book has none."""
+        return self.name or self.user_name
 
 
 class Reply(msgspec.Struct, frozen=True):

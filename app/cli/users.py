@@ -75,7 +75,7 @@ def _name(here: Installation, user: User, pseudonym: str) -> str | None:
     sealed = user.state.profile
     if sealed is None:
         return None
-    return here.sealer.open(pseudonym, user.stream, "profile", sealed, Profile).name
+    return here.sealer.open(pseudonym, user.stream, "profile", sealed, Profile).shown_name
 
 
 def _standing(user: User) -> dict[str, object]:

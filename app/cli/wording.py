@@ -92,7 +92,9 @@ def _sent(fields: Fields) -> str:
 
 
 def _profile(fields: Fields) -> str:
-    return f"name or labels are now {_quoted(fields['profile'], 'name') or 'empty'}"
+    profile = fields["profile"]
+    name = _quoted(profile, "name") or _quoted(profile, "user_name")
+    return f"name or labels are now {name or 'empty'}"
 
 
 def _operator(fields: Fields, done: str) -> str:

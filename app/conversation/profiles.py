@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 import structlog
+from msgspec.structs import replace
 
 from app.aggregates.events import Profile
 from app.aggregates.stream import ReadOnlyUser
@@ -211,7 +212,7 @@ class Profiles:
         while True:
             sealed = (await self._users.look(stream)).state.profile
             known = await self._in_reader(self._open, owner, stream, sealed)
-            profile = Profile(name=card.name or known.name, labels=card.labels)
+            profile = replace(known, name=card.name or known.name, labels=card.labels)
             if profile.name == known.name and set(profile.labels) == set(known.labels):
                 return False
             new = await self._in_reader(self._sealer.seal, owner, stream, "profile", profile)

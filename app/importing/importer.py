@@ -220,10 +220,10 @@ class Importer:
         What people call themselves comes with their messages: a file that knows of none that is
         newer has no news of it.
         """
-        name = entry.name
-        if name is None and (user.is_news(as_of) or not user.state.activity_at):
-            name = entry.user_name
-        if name is None and entry.labels is None:
+        name, user_name = entry.name, None
+        if user.is_news(as_of) or not user.state.activity_at:
+            user_name = entry.user_name
+        if name is None and user_name is None and entry.labels is None:
             return None
         known, sealed = Profile(), user.state.profile
         if sealed is not None:
@@ -231,6 +231,7 @@ class Importer:
         profile = Profile(
             name=known.name if name is None else name,
             labels=known.labels if entry.labels is None else entry.labels,
+            user_name=known.user_name if user_name is None else user_name,
         )
         return None if sealed is not None and profile == known else profile
 

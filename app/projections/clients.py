@@ -116,6 +116,8 @@ def open_client(view: ClientView, log: LogReader, sealer: Sealer) -> Client:
         chat = sealer.open(view.user, stream, "chat", view.chat, str)
     if view.named_at is not None:
         user_name = _user_name(view.named_at, log, sealer)
+    if profile is not None:
+        user_name = user_name or profile.user_name or None
     return Client(
         user_id=view.user,
         name=profile.name if profile else None,

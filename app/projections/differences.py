@@ -160,13 +160,14 @@ def _facts(user: User, present: Presenter) -> dict[str, object]:
 
 
 def _profile(user: User, present: Presenter) -> dict[str, object]:
-    """Return name and labels; of a profile that stays sealed what tells it from others."""
+    """Return names and labels; of a profile that stays sealed what tells it from others."""
     sealed = user.state.profile
     if sealed is None:
         return {}
     match present.value_of(user.stream, "profile", sealed, Profile):
-        case {"name": str(name), "labels": list(labels)}:
-            return {"profile.name": name, "profile.labels": ", ".join(labels)}
+        case {"name": str(name), "labels": list(labels), "user_name": str(own)}:
+            told: dict[str, object] = {"profile.user_name": own} if own else {}
+            return told | {"profile.name": name, "profile.labels": ", ".join(labels)}
         case _:
             return {"profile": sealed.digest.hex()[:16]}
 

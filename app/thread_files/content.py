@@ -116,7 +116,7 @@ class Content:
         return key, _Member(
             thread_id=thread,
             chat_id=(client and client.chat_id) or chat,
-            user_name=(client and (client.user_name or client.name)) or "",
+            user_name=(client and client.user_name) or "",
             created_at=_time(started_at or 0),
             last_activity=_time(active) if active else None,
             name=(client.name or None) if client is not None else None,

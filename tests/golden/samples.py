@@ -47,7 +47,11 @@ CONTENT = e.Content(
 VALUES: dict[str, dict[str, msgspec.Struct]] = {
     "Content": {"full": CONTENT, "least": e.Content(message_id="m", chat_id="c")},
     "Media": {"full": MEDIA, "least": e.Media(id="m")},
-    "Profile": {"full": e.Profile(name="Ana", labels=("vip", "niño")), "least": e.Profile()},
+    "Profile": {
+        "full": e.Profile(name="Ana", labels=("vip", "niño")),
+        "least": e.Profile(),
+        "own name": e.Profile(name="Ana", labels=("vip",), user_name="Anita"),
+    },
     "Reply": {"full": e.Reply(parts=("Hola", "¿qué tal?")), "least": e.Reply(parts=())},
     "Sealed": {"full": SEALED},
     "SentMessage": {"full": e.SentMessage(message_id="wamid.2")},

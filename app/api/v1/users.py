@@ -314,7 +314,7 @@ def _facts(read: Read, user: User, position: Position) -> UserFacts:
         run=s.run.id if s.run else None,
         delivering=s.delivery is not None,
         parked=s.parked is not None,
-        name=profile.name or None,
+        name=profile.shown_name or None,
         labels=profile.labels,
         phone=_phone(read, pseudonym),
     )

@@ -118,6 +118,42 @@ def test_to_import_it_changes_nothing(full: House, tmp_path: Path, hilo: Hilo) -
     assert written(tmp_path) == members
 
 
+def test_both_names_of_an_import_are_in_it_and_come_back_elsewhere(
+    full: House, tmp_path: Path, hilo: Hilo
+) -> None:
+    """What the address book calls somebody and what they call themselves are two things."""
+    old, since = tmp_path / "threads-data.json", {"lastActivity": "2025-07-28T15:45:00Z"}
+    people: dict[str, dict[str, Any]] = {
+        "573001234567": {"userName": "Carla Prueba", "name": "Carla P", "labels": ["VIP"]},
+        "573001234568": {"userName": "Dario"},
+        "573001234569": {"name": "Eva"},
+    }
+    threads = {key: {"threadId": f"thread_{key}", **of, **since} for key, of in people.items()}
+    threads["573001234569"].pop("lastActivity")  # nobody knows when: the log's time stands for it
+    old.write_text(json.dumps(threads))
+    assert hilo("import", old).code == 0
+    assert hilo("projections", "rebuild").code == 0
+    members = written(tmp_path)
+    names = {key: (of["userName"], of.get("name")) for key, of in members.items() if key in people}
+    assert names == {
+        "573001234567": ("Carla Prueba", "Carla P"),
+        "573001234568": ("Dario", None),
+        "573001234569": ("", "Eva"),
+    }
+    assert hilo("users", "show", "573001234568", "--json").json["name"] == "Dario"
+    head, file = full.log.head(), tmp_path / "tmp" / "threads.json"
+    assert hilo("import", file).code == 0
+    assert full.log.head() == head
+    elsewhere = tmp_path / "elsewhere"
+    there = {"HILO_DATA": str(elsewhere / "data")}
+    assert hilo("import", file, **there).code == 0
+    assert hilo("projections", "rebuild", **there).code == 0
+    again = written(elsewhere)
+    assert {key: (of["userName"], of.get("name")) for key, of in again.items()} == {
+        key: (of["userName"], of.get("name")) for key, of in members.items()
+    }
+
+
 def test_a_conversation_that_was_left_is_not_in_it(full: House, tmp_path: Path, hilo: Hilo) -> None:
     assert BEN in written(tmp_path)
     full.append(BEN, e.ThreadReset(thread=f"conv_{BEN[-4:]}", reason="cleanup", left_behind=10))

@@ -204,6 +204,29 @@ def test_a_client_is_opened_at_the_edge_and_moves_with_the_recorded_activity(
     assert b"Ana" not in views.path.read_bytes()
 
 
+def test_the_name_of_a_message_comes_before_the_one_that_was_imported(
+    history: TestLog, views: Views, sealer: tuple[Sealer, str]
+) -> None:
+    seal, name = sealer
+    stream = StreamName(f"user/{name}")
+    imported = e.Profile(name="Ana", user_name="Anita de antes")
+    history.append(name, e.ProfileUpdated(profile=seal.seal(name, stream, "profile", imported)))
+
+    def shown() -> tuple[str | None, str | None]:
+        rebuild(views, history.log, MODELS)
+        view = clients.client(views, name)
+        assert view is not None
+        client = clients.open_client(view, history.log, seal)
+        return client.name, client.user_name
+
+    assert shown() == ("Ana", "Anita de antes")
+    for called, says in (("", "Anita de antes"), ("Anita", "Anita")):
+        content = e.Content(message_id="m", chat_id="c", text="hola", name=called)
+        sealed = seal.seal(name, stream, "content", content)
+        history.append(name, e.MessageReceived(ref=b"r", kind="text", content=sealed))
+        assert shown() == ("Ana", says)
+
+
 def test_a_client_never_shows_one_threads_count_beside_anothers_id(
     history: TestLog, views: Views
 ) -> None:
