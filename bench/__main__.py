@@ -62,7 +62,11 @@ def _measured(name: str, measure: Measure, plan: Plan) -> Sequence[Row]:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="hilo bench", description=__doc__)
     parser.add_argument(
-        "--only", action="append", choices=sorted(ROWS), help="this row; may be repeated"
+        "--only",
+        action="append",
+        choices=sorted(ROWS),
+        metavar="NAME",  # or else a refusal names all of them twice
+        help=f"this row; may be repeated: {', '.join(sorted(ROWS))}",
     )
     parser.add_argument("--events", type=_positive, default=FULL, help="events of the long log")
     parser.add_argument("--rounds", type=_positive, default=5, help="rounds of each comparison")

@@ -162,10 +162,16 @@ def _expiry(text: str) -> int:
         return micros(datetime.now(UTC) + timedelta(**{unit: int(text[:-1])}))
     try:
         moment = parse(text)
-    except UnclearMoment as error:
-        msg = f"--expires {error}; or give 12h, 30d or 8w"
-        raise WrongUsage(msg) from None
-    if isinstance(moment, int) or moment <= datetime.now(UTC):
-        msg = f"--expires {text}: give a time to come, or 12h, 30d or 8w"
-        raise WrongUsage(msg)
+    except UnclearMoment:
+        moment = None
+    if not isinstance(moment, datetime) or moment <= datetime.now(UTC):
+        raise WrongUsage(_no_expiry(text))
     return micros(moment)
+
+
+def _no_expiry(text: str) -> str:
+    return (
+        f"--expires {text}: give how long the key is good for (12h, 30d, 8w), or a time to come "
+        "with its zone (2026-11-20T14:30:00-05:00); without --expires it is good until it is "
+        "revoked"
+    )

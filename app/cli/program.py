@@ -140,7 +140,7 @@ def _run(arguments: list[str]) -> int:
 def _usage_message(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     where = context.command_path if context is not None else "hilo"
-    text = error.format_message().strip()
+    text = error.format_message().strip().replace(": Value error, ", ": ")  # pydantic's own words
     return f"{text.rstrip('.')}. See: {where} --help" if text else ""
 
 

@@ -171,6 +171,11 @@ def bench(
     as_json: Json = False,
 ) -> int:
     """Measure, side by side with what one would pick instead."""
+    known = sorted(cast("dict[str, object]", _part("bench.__main__", "ROWS")))
+    for name in only or ():
+        if name not in known:
+            msg = f"--only {name}: there is no such benchmark; there are: {', '.join(known)}"
+            raise WrongUsage(msg)
     arguments = [part for name in only or () for part in ("--only", name)]
     arguments += [] if events is None else ["--events", str(events)]
     arguments += [] if rounds is None else ["--rounds", str(rounds)]

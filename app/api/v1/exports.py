@@ -16,7 +16,7 @@ from app.api.problem import Problem, ProblemError
 from app.api.v1.events import Types
 from app.api.v1.paging import stored_types
 from app.api.v1.people import OfUser, refuse_no_pseudonym, stream_of
-from app.api.v1.reading import MOMENT, AsOf, BotName, Read, no_such, read_for
+from app.api.v1.reading import MOMENT, AsOf, BotName, Read, no_such, no_such_model, read_for
 from app.api.v1.showing import PROBLEMS
 from app.children import ChildFailed, Piped
 from app.exports import Format, table_of
@@ -106,7 +106,7 @@ async def export_model(  # noqa: PLR0913 - every filter is a parameter
         model = named(name, MODELS)
         chosen = table_of(model, table)
     except UnknownModel:
-        raise ProblemError(no_such("read model")) from None
+        raise ProblemError(no_such_model()) from None
     except UnknownTable as error:
         raise ProblemError(_cannot(str(error))) from None
     words = [f"--model={model.name}", f"--table={chosen}"]

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 
 from app.api.callers import Caller, needs
 from app.api.problem import Problem, ProblemError
-from app.api.v1.reading import BotName, Read, no_such, read_for
+from app.api.v1.reading import BotName, Read, no_such_model, read_for
 from app.api.v1.showing import answers, problem
 from app.projections import MODELS, NotThatState, ReadModel, Standing, UnknownModel, Views, named
 from app.projections import operating as models
@@ -148,7 +148,7 @@ def _meant(request: Request, caller: Caller, bot: str, name: str) -> tuple[Read,
     try:
         return read, named(name, MODELS)
     except UnknownModel:
-        raise ProblemError(no_such("read model")) from None
+        raise ProblemError(no_such_model()) from None
 
 
 def _by(read: Read) -> str:

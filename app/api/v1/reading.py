@@ -21,7 +21,7 @@ from app.api.problem import Problem, ProblemError
 from app.api.v1.tags import has_it, tag_of
 from app.asof import UnclearMoment
 from app.children import Piped
-from app.projections import NotBuilt, Views
+from app.projections import MODELS, NotBuilt, Views
 from app.projections.clients import ClientView
 from app.projections.pasts import PastFailed
 from app.projections.skipping import SkipLedger
@@ -340,6 +340,16 @@ def no_such(what: str) -> Problem:
         title=f"There is no such {what}",
         status=404,
         detail="It is not there as of this moment of the log.",
+    )
+
+
+def no_such_model() -> Problem:
+    """Return the 404 of what is no read model; it names those that there are."""
+    return Problem(
+        type="/problems/not-found",
+        title="There is no such read model",
+        status=404,
+        detail=f"There are: {', '.join(sorted(model.name for model in MODELS))}.",
     )
 
 

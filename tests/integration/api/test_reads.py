@@ -226,6 +226,16 @@ async def test_a_question_that_cannot_be_answered_says_why(
     assert answer.json()["type"] == f"/problems/{kind}"
 
 
+async def test_a_read_model_that_is_none_is_answered_with_those_there_are(local: Client) -> None:
+    for answer in (
+        await local.get("/v1/exports/nope"),
+        await local.post("/v1/projections/nope/pause", json={"why": "a test"}),
+    ):
+        assert (answer.status_code, answer.json()["type"]) == (404, "/problems/not-found")
+        for name in ("thread_map", "usage"):
+            assert name in answer.json()["detail"]
+
+
 async def test_a_cut_inside_an_append_is_refused(local: Client) -> None:
     events = (await local.get("/v1/events?limit=1000")).json()["events"]
     inside = next(a for a, b in pairwise(events) if a["append_id"] == b["append_id"])

@@ -156,10 +156,26 @@ def test_ctrl_c_ends_without_a_traceback(
     assert capsys.readouterr().err == ""
 
 
-def test_the_benchmarks_own_refusal_is_wrong_usage(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    from app.cli import main  # noqa: PLC0415
+def test_a_benchmark_that_is_none_is_refused_and_those_there_are_named_once(hilo: Hilo) -> None:
+    ran = hilo("bench", "--only", "no such row")
+    assert (ran.code, ran.out, ran.err.count("cold-load,")) == (2, "", 1)
+    assert ran.err.startswith("hilo: --only no such row: there is no such benchmark")
+    as_json = hilo("bench", "--only", "disk", "--only", "nope", "--json")
+    assert (as_json.code, as_json.out) == (2, "")
+    error = json.loads(as_json.err)
+    assert (error["exit_code"], error["error"].count("cold-load,")) == (2, 1)
 
-    assert main(["bench", "--only", "no such row"]) == 2
-    assert "no such row" in capsys.readouterr().err
+
+@pytest.mark.parametrize("expiry", ["never", "1234", "2026-11-20T14:30:00", "1999-12-31T00:00Z"])
+def test_what_is_no_expiry_of_a_key_is_answered_with_what_is_one(hilo: Hilo, expiry: str) -> None:
+    ran = hilo("keys", "create", "--role", "analyst", "--expires", expiry)
+    assert (ran.code, ran.out) == (2, "")
+    for part in (f"--expires {expiry}: ", "30d", "with its zone", "until it is revoked"):
+        assert part in ran.err
+    assert "position" not in ran.err
+
+
+def test_a_value_that_no_option_has_is_refused_in_our_own_words(hilo: Hilo) -> None:
+    ran = hilo("keys", "create", "--role", "boss")
+    assert (ran.code, "Value error" in ran.err) == (2, False)
+    assert "'--role': 'boss' is not one of 'auditor', 'operator'" in ran.err
