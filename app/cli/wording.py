@@ -42,9 +42,35 @@ def _received(fields: Fields) -> str:
 
 
 def _imported(fields: Fields) -> str:
-    at, kind = fields["at"], str(fields["kind"])
-    of = f" of {when(at)}" if isinstance(at, int) else ""
-    return f"imported{of}: the {fields['sender']} sent {_article(kind)} {kind}: {_written(fields)}"
+    kind = str(fields["kind"])
+    of = _of_before(fields) or "imported: "
+    return f"{of}the {fields['sender']} sent {_article(kind)} {kind}: {_written(fields)}"
+
+
+def _of_before(fields: Fields) -> str:
+    """Say of which time an event is that an import has told; nothing of one that Hilo saw itself.
+
+    Only for types whose `at` nobody but an import gives; 0: the file tells no time.
+    """
+    at = fields["at"]
+    if not isinstance(at, int):
+        return ""
+    return f"imported of {when(at)}: " if at else "imported: "
+
+
+def _started(fields: Fields) -> str:
+    of = _of_before(fields)
+    return f"{of}a {'' if of else 'new '}conversation at OpenAI ({_plain(fields['reason'])})"
+
+
+def _left(fields: Fields) -> str:
+    left = f"the conversation was left ({_plain(fields['reason'])})"
+    return f"{_of_before(fields)}{left}, {fields['left_behind']} tokens with it"
+
+
+def _active(fields: Fields) -> str:
+    of = "imported: " if _of_before(fields) else ""  # its time is the activity's
+    return f"{of}last active {when(fields['last_activity'])}, {fields['tokens']} tokens"
 
 
 def _article(noun: str) -> str:
@@ -94,7 +120,7 @@ def _sent(fields: Fields) -> str:
 def _profile(fields: Fields) -> str:
     profile = fields["profile"]
     name = _quoted(profile, "name") or _quoted(profile, "user_name")
-    return f"name or labels are now {name or 'empty'}"
+    return f"{_of_before(fields)}name or labels are now {name or 'empty'}"
 
 
 def _operator(fields: Fields, done: str) -> str:
@@ -113,10 +139,8 @@ _WORDS: Final[dict[str, Callable[[Fields], str]]] = {
     "MessageImported": _imported,
     "MessageEchoed": lambda f: f"WhatsApp shows what the bot sent: {_written(f)}",
     "MessageStatusChanged": lambda f: f"the bot's message: {f['status']}",
-    "ThreadStarted": lambda f: f"a new conversation at OpenAI ({_plain(f['reason'])})",
-    "ThreadReset": lambda f: (
-        f"the conversation was left ({_plain(f['reason'])}), {f['left_behind']} tokens with it"
-    ),
+    "ThreadStarted": _started,
+    "ThreadReset": _left,
     "RunStarted": lambda f: f"the bot begins to answer{_attempt(f)}",
     "TurnTakenOver": lambda f: f"the node that was at it is gone: {f['node']} goes on",
     "RunSubmitted": lambda _: "OpenAI works on the answer",
@@ -134,7 +158,7 @@ _WORDS: Final[dict[str, Callable[[Fields], str]]] = {
     ),
     "TurnRetried": lambda f: _operator(f, "made the turn due again"),
     "TurnDropped": lambda f: _operator(f, "closed the turn without an answer"),
-    "ActivityRecorded": lambda f: f"last active {when(f['last_activity'])}, {f['tokens']} tokens",
+    "ActivityRecorded": _active,
     "OtherRecorded": lambda f: f"something else came ({f['kind']}): kept as it is",
     "WebhookItemRejected": lambda f: f"could not be read ({f['reason']}): kept as it is",
     "EarlyDelete": lambda _: "a message was taken back that had not arrived yet",

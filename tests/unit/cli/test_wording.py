@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from app.aggregates import events as e
 from app.aggregates.catalogue import EVENT_CLASSES
 from app.cli.recorded import Presenter
 from eventstore.codec import Codec, Event
@@ -37,6 +38,31 @@ def recorded(event: Event) -> Recorded:
 
 def test_every_type_has_a_sample() -> None:
     assert {type(event) for event in EVENTS.values()} == set(EVENT_CLASSES)
+
+
+OLD, WHEN = 1_753_698_600_000_000, "2025-07-28 10:30:00.000Z"
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        (e.ThreadStarted(thread="t", reason="first_time", at=OLD),
+         f"imported of {WHEN}: a conversation at OpenAI (first time)"),
+        (e.ThreadStarted(thread="t", reason="first_time"),
+         "a new conversation at OpenAI (first time)"),
+        (e.ThreadReset(thread="t", reason="thread_changed", at=OLD),
+         f"imported of {WHEN}: the conversation was left (thread changed), 0 tokens with it"),
+        (e.ActivityRecorded(last_activity=OLD, tokens=0, at=OLD),
+         f"imported: last active {WHEN}, 0 tokens"),
+        (e.ProfileUpdated(profile=samples.SEALED, at=OLD),
+         f"imported of {WHEN}: name or labels are now «sealed»"),
+        (e.ProfileUpdated(profile=samples.SEALED, at=0),
+         "imported: name or labels are now «sealed»"),
+        (e.ProfileUpdated(profile=samples.SEALED), "name or labels are now «sealed»"),
+    ],
+)  # fmt: skip
+def test_what_was_imported_is_told_with_its_original_time(event: Event, words: str) -> None:
+    assert Presenter(CODEC, Epoch(1)).as_words(recorded(event)) == words
 
 
 @pytest.mark.parametrize("event", EVENTS.values(), ids=EVENTS)
