@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from app.aggregates.events import ActivityRecorded
 from app.projections.model import Seen
 from app.projections.people import Rows
 from app.projections.thread_map import THREAD_MAP, ThreadRow
@@ -112,3 +113,13 @@ def test_a_count_falls_into_its_band_at_the_very_boundary(tokens: int, expected:
 
 def test_a_limit_that_percentages_do_not_divide_has_exact_bands() -> None:
     assert [band(n, 3) for n in (1, 2, 3)] == ["normal", "caution", "critical"]
+
+
+def test_an_imported_activity_is_the_last_one_while_nothing_newer_was_seen() -> None:
+    def active(when: int, at: int | None) -> ActivityRecorded:
+        return ActivityRecorded(last_activity=when, tokens=0, at=at)
+
+    assert conversation(registered(), active(900, at=900)).last_activity == 900
+    assert conversation(received(), active(900, at=900)).last_activity == 1000
+    assert conversation(active(900, at=900), received()).last_activity == 2000
+    assert conversation(received(), active(1700, at=None)).last_activity == 1000
