@@ -8,15 +8,18 @@ Signals that tell a server to end are held back by the process that started it.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import os
 import select
+import signal
 import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +29,7 @@ from eventstore.errors import EventStoreError, LogUnavailable, OutcomeUnknown
 from eventstore.sqlite import SQLiteLog
 from eventstore.sqlite_wal import reserve
 from eventstore.types import Appended
+from eventstore.writer_spawn import LogFile
 from eventstore.writer_wire import LONELY, NOT_OPENED, READ, Batch, Done, Frames, done, frame
 
 MOST_AT_ONCE: Final = 512
@@ -33,6 +37,7 @@ MOST_AT_ONCE: Final = 512
 BUSY: Final = 200
 """Commits after which a log is worth the room that its WAL will need: one that is hardly written
 does without."""
+_SET_DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
 SPIN_SECONDS: Final = 0.0003
 """How long to look for the next request of a caller that waits for each answer, before sleeping."""
 
@@ -129,12 +134,23 @@ def _processors() -> int:
     return (os.cpu_count() or 1) if usable is None else len(usable(0))
 
 
+class Moved(LogUnavailable):
+    """The log's file is not at its place any more."""
+
+
 def serve(log: SQLiteLog, source: socket.socket) -> bool:
-    """Commit what comes until the end; return whether it was told to end."""
+    """Commit what comes until the end; return whether it was told to end.
+
+    Raises `Moved` before it would write to a file that whoever starts next will not find.
+    """
+    file = LogFile.of(log.path)
     inbox = Inbox(source)
     encode = msgspec.msgpack.Encoder().encode
     lonely = commits = 0
     while batches := inbox.take(soon=lonely >= LONELY):
+        if LogFile.of(log.path) != file:
+            msg = f"{log.path} is not the file that it was: put that back"
+            raise Moved(msg)
         source.sendall(b"".join([frame(encode(answer)) for answer in _committed(log, batches)]))
         lonely = lonely + 1 if len(batches) == len(batches[0].appends) == 1 else 0
         commits += 1
@@ -143,8 +159,22 @@ def serve(log: SQLiteLog, source: socket.socket) -> bool:
     return inbox.in_order
 
 
-def main(path: str, number: str) -> None:
+def _end_with(parent: int) -> None:
+    """Let the system kill this process when the one that started it is killed.
+
+    Even if it is stopped by then: it may hold the lock that another server needs. Linux only;
+    elsewhere it ends when it next looks at its socket.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def main(path: str, number: str, parent: str) -> None:
     """Open the log, and serve until the end. The process ends here."""
+    if int(parent):
+        _end_with(int(parent))
     with socket.socket(fileno=int(number)) as source:
         try:
             log = SQLiteLog(Path(path), server=True)
@@ -155,6 +185,9 @@ def main(path: str, number: str) -> None:
         gc.set_threshold(100_000, 50, 1000)
         try:
             in_order = serve(log, source)
+        except Moved as error:
+            _logger.error("LOG_WRITER_FAILED: %s", error)  # noqa: TRY400 - it says it all
+            os._exit(NOT_OPENED)  # nothing of the batch in hand was begun
         except OSError:  # whoever asked is gone
             in_order = False
         if not in_order:

@@ -39,7 +39,7 @@ RESTART_SECONDS: Final = 1.0
 """How long to wait with the next process after one that ended before it had done anything."""
 USEFUL_SECONDS: Final = 10.0
 """A process that lived so long had not ended because of how it was started."""
-END_SECONDS: Final = 60.0
+END_SECONDS: Final = 15.0
 """How long a process may take to commit what waits and close its file before it is killed."""
 
 LOOK_SECONDS: Final = 0.0003

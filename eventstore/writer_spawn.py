@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +48,10 @@ def spawn(path: Path, file: LogFile | None) -> tuple[subprocess.Popen[bytes], so
         raise LogUnavailable(msg)
     ours, theirs = socket.socketpair()
     with theirs:
-        command = [sys.executable, "-m", CHILD, str(path), str(theirs.fileno())]
+        # The system tells a child of the end of the thread that started it, not of the process.
+        whole = threading.current_thread() is threading.main_thread()
+        parent = os.getpid() if whole else 0
+        command = [sys.executable, "-m", CHILD, str(path), str(theirs.fileno()), str(parent)]
         try:
             with _held(HELD):
                 process = subprocess.Popen(

@@ -52,8 +52,8 @@ class Cell(Generic[S]):
     """One aggregate in memory: as committed, and as it will be."""
 
     __slots__ = (
-        "committed", "deciders", "epoch", "in_flight", "live", "live_version", "read_only",
-        "snapshot_version", "tail", "used", "version",
+        "committed", "deciders", "dropped", "epoch", "in_flight", "live", "live_version",
+        "read_only", "snapshot_version", "tail", "used", "version",
     )  # fmt: skip
 
     def __init__(self, committed: S, version: Version, epoch: Epoch, snapshot: Version) -> None:
@@ -69,6 +69,8 @@ class Cell(Generic[S]):
         self.tail: Flight | None = None
         """The last append that is on its way to the disk."""
         self.read_only = False
+        self.dropped = False
+        """It was in memory and is not any more: it may be behind the log, and is not used again."""
         self.used = 0
         """The repository's age when it was used last."""
 
@@ -113,6 +115,10 @@ class Cells(OrderedDict[StreamName, Cell[S]], Generic[S]):
         self.evict()
         return kept
 
+    def drop(self, stream: StreamName) -> None:
+        """Forget a stream's cell, for good: whoever still holds it loads another."""
+        self.pop(stream).dropped = True
+
     def evict(self) -> None:
         """Forget what is beyond the capacity and idle, the least recently used first."""
         surplus = len(self) - self._capacity
@@ -120,7 +126,7 @@ class Cells(OrderedDict[StreamName, Cell[S]], Generic[S]):
             return
         idle = (name for name, cell in self.items() if cell.in_flight == 0)
         for name in list(islice(idle, surplus)):
-            del self[name]
+            self.drop(name)
             self._evictions += 1
 
     def grow_older(self) -> None:
@@ -130,7 +136,7 @@ class Cells(OrderedDict[StreamName, Cell[S]], Generic[S]):
         unused = takewhile(lambda item: self._age - item[1].used > LIFETIME, self.items())
         for name, cell in list(unused):
             if cell.in_flight == 0:
-                del self[name]
+                self.drop(name)
                 self._expirations += 1
 
     def figures(self) -> Figures:

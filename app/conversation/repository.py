@@ -284,6 +284,7 @@ class Repository(Generic[A, S]):
         if isinstance(error, DuplicateKey | AppendRejected | LogUnavailable):
             # Nothing was appended: what was decided after it will fail, and be decided again.
             if self._cells.get(stream) is cell:
+                cell.dropped = True
                 self._cells[stream] = cell.restarted()
         else:
             self._drop(stream, cell)  # a conflict: only the log knows where it stands
@@ -329,29 +330,32 @@ class Repository(Generic[A, S]):
 
     def _drop(self, stream: StreamName, cell: Cell[S]) -> None:
         if self._cells.get(stream) is cell:
-            del self._cells[stream]
+            self._cells.drop(stream)
 
     def _outdate(self, stream: StreamName) -> None:
         """Forget what is in memory, or was being read, without an event that is durable now."""
         cell = self._cells.get(stream)
         if cell is not None and cell.in_flight == 0:  # else its own appends will meet a conflict
-            del self._cells[stream]
+            self._cells.drop(stream)
         task = self._loading.pop(stream, None)
         if task is not None:
             self._outdated.add(task)
 
     async def _load(self, stream: StreamName, base: Cell[S] | None = None) -> Cell[S]:
-        # A copy: commits that are still under way change the cell while a thread reads.
-        known = None if base is None else base.restarted()
         while True:
             task = self._loading.get(stream)
             if task is None:
+                # A copy: commits that are still under way change the cell while a thread reads.
+                known = None if base is None else base.restarted()
                 task = asyncio.ensure_future(self._cold_load(stream, known))
                 self._loading[stream] = task
                 task.add_done_callback(functools.partial(self._loaded, stream))
             cell = await asyncio.shield(task)
-            if task not in self._outdated:
+            # Of several who waited for it the first may have found it behind the log already.
+            if task not in self._outdated and not cell.dropped:
                 break
+            if self._loading.get(stream) is task:
+                del self._loading[stream]
         return self._cells.keep(stream, cell)
 
     def _loaded(self, stream: StreamName, task: asyncio.Task[Cell[S]]) -> None:

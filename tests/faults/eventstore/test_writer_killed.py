@@ -277,6 +277,7 @@ async def test_a_server_that_is_killed_takes_its_processes_along_and_leaves_the_
     server: Server, tmp_path: Path
 ) -> None:
     ends = [end_of(pid) for pid in server.writers]
+    os.kill(server.writers[0], signal.SIGSTOP)  # it must not keep the lock for ever, either
     server.process.kill()
     async with (
         written(tmp_path / "one" / "log.db") as one,  # at once: the others may be there yet

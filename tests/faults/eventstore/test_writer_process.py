@@ -210,14 +210,19 @@ def move(path: Path, to: Path) -> None:
     path.rename(to)
 
 
-async def test_no_empty_log_is_made_in_place_of_one_that_was_moved_away(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("killed", [True, False])
+async def test_nothing_is_written_to_a_log_that_was_moved_away_nor_is_another_made(
+    path: Path, monkeypatch: pytest.MonkeyPatch, *, killed: bool
 ) -> None:
     monkeypatch.setattr(eventstore.writer_process, "RESTART_SECONDS", 0.05)
     async with written(path) as writer:
         await writer.append(append("user/first"))
         move(path, kept := path.with_name("kept.db"))
-        psutil.Process(writer.pid).kill()
+        if killed:
+            psutil.Process(writer.pid).kill()
+        else:
+            with pytest.raises(LogUnavailable):
+                await writer.append(append("user/second"))
         for _ in range(3):
             assert "not the file that it was" in await refusal(writer)
             await pause()

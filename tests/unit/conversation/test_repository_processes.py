@@ -87,3 +87,22 @@ async def test_after_a_restore_everything_is_read_again(library: Library) -> Non
     await shelf.record(ANA, note("one"))
     library.factory.start_epoch()
     assert await shelf.record(ANA, note("two")) == library.texts() == ("one", "two")
+
+
+async def test_what_was_found_behind_the_log_is_not_taken_for_it_by_a_second_who_waited(
+    library: Library,
+) -> None:
+    """Both waited for one load; the first met a conflict before the second went on."""
+    ours, theirs = library.shelf(), library.shelf()
+    await ours.record(ANA, look)
+    cell = ours._cells[ANA]
+    await theirs.record(ANA, note("theirs"))
+    await ours.record(ANA, note("first"))  # a conflict: it was loaded anew
+    late: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    late.set_result(cell)
+    ours._cells.drop(ANA)
+    ours._loading[ANA] = late  # type: ignore[assignment]
+    seen: list[Notes] = []
+    async with asyncio.timeout(10):
+        await ours.decide(ANA, noting_what_is_seen("second", seen))
+    assert seen[-1] == ("theirs", "first")
