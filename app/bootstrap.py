@@ -47,7 +47,13 @@ from app.projections import MODELS, Follower, Views
 from app.release import release
 from app.settings import Settings
 from app.skips import ControlLedger
-from app.stores import open_keyring, open_log, open_writer, refuse_to_lose_keys
+from app.stores import (
+    open_keyring,
+    open_log,
+    open_writer,
+    refuse_to_begin_anew,
+    refuse_to_lose_keys,
+)
 from eventstore.sealing import Sealer
 from eventstore.types import Position, StreamName
 
@@ -62,6 +68,7 @@ class Parts:
         """Open the stores. `slots`: those of the node, if shared."""
         self.settings = settings
         self.slots = (slots or Slots(settings.runs_at_once)).share(most=settings.runs_at_once)
+        refuse_to_begin_anew(settings)
         self.log = open_log(settings, server=True)
         self.position = self.log.head().position
         """Where the log ends, as far as this process has written it or begun with it."""

@@ -7,6 +7,7 @@ Everything that opens a log or a keyring comes here, and sees no more than the p
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -161,6 +162,23 @@ def refuse_to_lose_keys(settings: Settings, log: LogStore) -> None:
         keys, needy = keys_place(settings), log_place(settings)
         msg = f"{keys} is missing, and {needy} needs it: restore it from its backup first"
         raise KeyringError(msg)
+
+
+def refuse_to_begin_anew(settings: Settings) -> None:
+    """Raise `LogUnavailable` if the log's file is gone, but the keys that belong to it are here.
+
+    An empty log in its place would answer everything as if nothing had ever happened.
+    """
+    if settings.on_postgres or has_log(settings) or not has_keyring(settings):
+        return
+    with closing(open_key_store(settings)) as keys:
+        used = keys.holds_people()
+    if used:
+        msg = (
+            f"{log_place(settings)} is missing, but its keys are here, in {keys_place(settings)}: "
+            "restore the log from its backup, or put the keys away, too, to begin anew"
+        )
+        raise LogUnavailable(msg)
 
 
 def _key_encryption_key(settings: Settings, store: KeyStore) -> KeyEncryptionKey:

@@ -32,6 +32,8 @@ _log = structlog.get_logger(__name__)
 Kind = Literal["head", "body", "log", "answer"]
 
 LONGEST_LOOK: Final = 2.5
+SOONEST_LOOK: Final = 0.1
+"""Seconds between two looks for somebody who makes room."""
 _LOOKS: Final = 4
 """In the shortest of the limits: a client is given up a quarter of it too late at most."""
 
@@ -73,6 +75,7 @@ class Patience:
         self._since: dict[PatientProtocol, tuple[Wait, float]] = {}
         self._longest_last: list[PatientProtocol] | None = None
         self._looking = False
+        self._taken_in = 0.0
         self._said: Counter[str] = Counter()
         self.given_up: Counter[str] = Counter()
         """Connections that were ended, by what they were waited for; `room`: to make room;
@@ -97,6 +100,10 @@ class Patience:
             loop.call_later(self._every, self._look, connections, loop)
         if len(connections) <= self._limits.connections or self._made_room():
             return True
+        if loop.time() - self._taken_in > SOONEST_LOOK:  # many may have come since the last look
+            self._take_in(connections, loop.time())
+            if self._made_room():
+                return True
         self.given_up["refused"] += 1
         return False
 
@@ -120,6 +127,14 @@ class Patience:
         self._looking = bool(connections)
         if connections:
             loop.call_later(self._every, self._look, connections, loop)
+
+    def _take_in(self, connections: Collection[Any], now: float) -> None:
+        """Note who is waited for and was not at the last look."""
+        self._taken_in = now
+        self._longest_last = None
+        for connection in tuple(connections)[:-1]:  # the last one has had no time to say anything
+            if connection not in self._since and (wait := connection.waits_for()) is not None:
+                self._since[connection] = (wait, now)
 
     def _made_room(self) -> bool:
         """End the connection that has been waited for longest, as of the last look."""

@@ -69,7 +69,7 @@ async def test_a_signal_during_start_up_ends_it_in_good_order(server: Server) ->
     assert not (server.data / "serve.json").exists()
 
 
-async def test_a_log_without_its_keys_is_not_served(server: Server, outside: Outside) -> None:
+async def test_a_log_without_its_keys_is_not_served_nor_keys_without_their_log(server: Server, outside: Outside) -> None:
     await server.start()
     await outside.say(ANA)
     await outside.reads(ANA)
@@ -89,6 +89,13 @@ async def test_a_log_without_its_keys_is_not_served(server: Server, outside: Out
     assert b"kek is missing" in server.said
     assert not kek.exists()
     kept.rename(kek)
+    log = server.data / "default" / "log.db"
+    kept = log.rename(log.with_name("log.kept"))
+    await server.start(wait=False)
+    assert await server.dies() == 3
+    assert b"log.db is missing" in server.said
+    assert not log.exists()
+    kept.rename(log)
     await server.start()
     assert await server.stop() == 0
 

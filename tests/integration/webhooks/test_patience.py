@@ -143,13 +143,15 @@ async def test_an_answer_that_nobody_reads_is_given_up(
     assert patience.given_up == {"answer": 1}
 
 
+@pytest.mark.parametrize("looked_at", [True, False])
 async def test_those_who_keep_silent_make_room_for_those_who_speak(
-    opened: House, patience: Patience, connected: Clients
+    opened: House, patience: Patience, connected: Clients, *, looked_at: bool
 ) -> None:
     silent = await connected(LIMITS.connections)
-    async with asyncio.timeout(20):
-        while len(patience._since) < LIMITS.connections:  # noqa: ASYNC110 - until the next look
-            await asyncio.sleep(0)
+    if looked_at:
+        async with asyncio.timeout(20):
+            while len(patience._since) < LIMITS.connections:  # noqa: ASYNC110 - until the next look
+                await asyncio.sleep(0)
     assert await is_served(opened, 1)
     assert patience.given_up["room"] == 1
     ends = await asyncio.gather(*[connection.ended() for connection in silent])
