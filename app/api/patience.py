@@ -93,15 +93,17 @@ class Patience:
         counts = {f"connections_given_up_{kind}": float(self.given_up[kind]) for kind in kinds}
         return {"connections_open": float(self.open), **counts}
 
-    def admits(self, connections: Collection[Any], loop: asyncio.AbstractEventLoop) -> bool:
-        """Tell whether there is room for the last one of `connections`, or make some."""
+    def admits(
+        self, newest: PatientProtocol, connections: Collection[Any], loop: asyncio.AbstractEventLoop
+    ) -> bool:
+        """Tell whether there is room for the newest of `connections`, or make some."""
         if not self._looking:
             self._looking = True
             loop.call_later(self._every, self._look, connections, loop)
         if len(connections) <= self._limits.connections or self._made_room():
             return True
         if loop.time() - self._taken_in > SOONEST_LOOK:  # many may have come since the last look
-            self._take_in(connections, loop.time())
+            self._take_in(newest, connections, loop.time())
             if self._made_room():
                 return True
         self.given_up["refused"] += 1
@@ -128,12 +130,15 @@ class Patience:
         if connections:
             loop.call_later(self._every, self._look, connections, loop)
 
-    def _take_in(self, connections: Collection[Any], now: float) -> None:
-        """Note who is waited for and was not at the last look."""
+    def _take_in(self, newest: PatientProtocol, connections: Collection[Any], now: float) -> None:
+        """Note who is waited for and was not at the last look; the newest has had no time yet."""
         self._taken_in = now
         self._longest_last = None
-        for connection in tuple(connections)[:-1]:  # the last one has had no time to say anything
-            if connection not in self._since and (wait := connection.waits_for()) is not None:
+        for connection in tuple(connections):
+            if connection is newest or connection in self._since:
+                continue
+            wait = connection.waits_for()
+            if wait is not None:
                 self._since[connection] = (wait, now)
 
     def _made_room(self) -> bool:
@@ -171,7 +176,7 @@ class PatientProtocol(ShortWayProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin a connection, if there is room for it."""
         super().connection_made(transport)
-        if not self.patience.admits(self.connections, self.loop):
+        if not self.patience.admits(self, self.connections, self.loop):
             self.transport.write(_NO_ROOM)
             self.transport.close()
 

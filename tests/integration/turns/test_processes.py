@@ -69,7 +69,9 @@ async def test_a_signal_during_start_up_ends_it_in_good_order(server: Server) ->
     assert not (server.data / "serve.json").exists()
 
 
-async def test_a_log_without_its_keys_is_not_served_nor_keys_without_their_log(server: Server, outside: Outside) -> None:
+async def test_a_log_without_its_keys_is_not_served_nor_keys_without_their_log(
+    server: Server, outside: Outside
+) -> None:
     await server.start()
     await outside.say(ANA)
     await outside.reads(ANA)
