@@ -20,6 +20,7 @@ async def test_messages_in_quick_succession_get_one_answer(stage: Stage) -> None
 async def test_whoever_is_still_typing_is_waited_for(stage: Stage) -> None:
     outside = await stage.open(quiet_seconds=0.6, longest_seconds=10)
     await outside.say(ANA)
+    await stage.has(e.MessageReceived)
     await outside.silence(ANA, 0.3)
     await outside.phone(ANA, "typing", status="recording")
     story = await stage.settled()
