@@ -34,7 +34,7 @@ from eventstore.writer_wire import LONELY, NOT_OPENED, READ, Batch, Done, Frames
 
 MOST_AT_ONCE: Final = 512
 """Appends of one transaction, unless a single batch has more."""
-BUSY: Final = 200
+BUSY: Final = 50
 """Commits after which a log is worth the room that its WAL will need: one that is hardly written
 does without."""
 _SET_DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
