@@ -40,11 +40,11 @@ _PAUSE_SECONDS: Final = 0.02
 """Between batches: a transaction for each commit of the log would want the interpreter's lock as
 often as the writer does."""
 
-_RESTS: Final = 16
+_RESTS: Final = 12
 """Times as long as the last batch took: beside a busy event loop that is longer than the pause, and
 a longer batch costs less an event (docs/performance.md)."""
 
-_LONGEST_REST_SECONDS: Final = 1.0
+_LONGEST_REST_SECONDS: Final = 0.25
 
 
 class Follower:

@@ -18,10 +18,17 @@ _MOST: Final = 128
 prepared."""
 
 
+_BULK: Final = 2000
+"""From so many rows on it is bulk work, in a process that has the lock to itself."""
+
+
 def insert_rows(
     db: sqlite3.Connection, into: str, rows: Sequence[Sequence[Any]], then: str = ""
 ) -> None:
     """`into` VALUES (…), (…) … `then`: the rows, all of one length, in their order."""
+    if len(rows) >= _BULK:
+        db.executemany(_statement(into, len(rows[0]), 1, then), rows)
+        return
     start, size = 0, _MOST
     while start < len(rows):
         while size > len(rows) - start:
