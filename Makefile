@@ -55,7 +55,7 @@ bench: $(STAMP) ## measure, side by side with what one would pick instead
 lock: $(STAMP) ## write requirements.lock again, with the newest versions that fit
 	PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= \
 	CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile --quiet --upgrade --extra dev \
-	  --generate-hashes --no-emit-options --strip-extras --allow-unsafe \
+	  --generate-hashes --no-emit-options --no-strip-extras --allow-unsafe \
 	  --output-file requirements.lock pyproject.toml
 
 clean: ## remove everything that was made here, .venv included

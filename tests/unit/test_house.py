@@ -7,9 +7,12 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 MADE_HERE = frozenset({"build", "dist", "htmlcov", "node_modules", "__pycache__"})
@@ -93,19 +96,59 @@ def test_a_front_door_without_words_is_found() -> None:
     assert has_words('"""A."""')
 
 
+LOCKED = re.compile(
+    r"^([\w.-]+)(?:\[([\w,-]+)\])?==(\S+) \\\n((?: +--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)",
+    re.MULTILINE,
+)
+
+
+def locked() -> dict[str, frozenset[str]]:
+    """What `requirements.lock` pins: the extras of each package that it asks for."""
+    entries = LOCKED.findall((ROOT / "requirements.lock").read_text("utf-8"))
+    return {
+        canonicalize_name(name): frozenset(filter(None, extras.split(",")))
+        for name, extras, _, _ in entries
+    }
+
+
+def extras_asked_for(locked: dict[str, frozenset[str]]) -> dict[str, set[str]]:
+    """The extras that installed, locked packages ask of others, by the name of the other."""
+    asked: dict[str, set[str]] = {}
+    for name, extras in locked.items():
+        try:
+            lines = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue
+        for requirement in map(Requirement, lines):
+            marker = requirement.marker
+            if not requirement.extras:
+                continue
+            if marker is None or any(marker.evaluate({"extra": e}) for e in ("", *extras)):
+                asked.setdefault(canonicalize_name(requirement.name), set()).update(
+                    requirement.extras
+                )
+    return asked
+
+
 def test_everything_declared_is_locked_with_hashes() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     declared = project["dependencies"] + project["optional-dependencies"]["dev"]
-    wanted = {re.split(r"[^\w-]", line)[0] for line in declared}
-    entries = re.findall(
-        r"^([\w-]+)==\S+ \\\n((?: +--hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)",
-        (ROOT / "requirements.lock").read_text("utf-8"),
-        re.MULTILINE,
-    )
-    assert wanted <= {name for name, _ in entries}
+    wanted = {canonicalize_name(Requirement(line).name) for line in declared}
+    assert wanted <= locked().keys()
+
+
+def test_every_extra_that_is_asked_for_is_locked_as_one() -> None:
+    # The pip of Python 3.11 takes `coverage[toml]` and `coverage` for two packages: with the
+    # second alone in the lock, it looks the first one up, and refuses a newer one that it finds.
+    pins = locked()
+    asked = extras_asked_for(pins)
+    assert {name: some - pins[name] for name, some in asked.items() if some - pins[name]} == {}
+    assert "toml" in asked["coverage"]
 
 
 def test_the_lock_is_nothing_but_pins_hashes_and_comments() -> None:
-    allowed = re.compile(r"(#.*| +#.*|[\w-]+==\S+ \\| +--hash=sha256:[0-9a-f]{64}( \\)?|)")
+    allowed = re.compile(
+        r"(#.*| +#.*|[\w.-]+(\[[\w,-]+\])?==\S+ \\| +--hash=sha256:[0-9a-f]{64}( \\)?|)"
+    )
     lines = (ROOT / "requirements.lock").read_text("utf-8").splitlines()
     assert [line for line in lines if not allowed.fullmatch(line)] == []
