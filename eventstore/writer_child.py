@@ -8,23 +8,21 @@ Signals that tell a server to end are held back by the process that started it.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import logging
 import os
 import select
-import signal
 import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from eventstore.children import end_with
 from eventstore.errors import EventStoreError, LogUnavailable, OutcomeUnknown
 from eventstore.sqlite import SQLiteLog
 from eventstore.sqlite_wal import reserve
@@ -37,7 +35,6 @@ MOST_AT_ONCE: Final = 512
 BUSY: Final = 50
 """Commits after which a log is worth the room that its WAL will need: one that is hardly written
 does without."""
-_SET_DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
 SPIN_SECONDS: Final = 0.0003
 """How long to look for the next request of a caller that waits for each answer, before sleeping."""
 
@@ -159,22 +156,9 @@ def serve(log: SQLiteLog, source: socket.socket) -> bool:
     return inbox.in_order
 
 
-def _end_with(parent: int) -> None:
-    """Let the system kill this process when the one that started it is killed.
-
-    Even if it is stopped by then: it may hold the lock that another server needs. Linux only;
-    elsewhere it ends when it next looks at its socket.
-    """
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(0)
-
-
 def main(path: str, number: str, parent: str) -> None:
     """Open the log, and serve until the end. The process ends here."""
-    if int(parent):
-        _end_with(int(parent))
+    end_with(int(parent))
     with socket.socket(fileno=int(number)) as source:
         try:
             log = SQLiteLog(Path(path), server=True)

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from eventstore.children import start
 from eventstore.errors import LogUnavailable
 from eventstore.writer_wire import READ
 
 CHILD: Final = "eventstore.writer_child"
-HELD: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Signals that tell a server to end, often by way of all its processes: it tells the child."""
 
 
 class LogFile(NamedTuple):
@@ -46,35 +40,14 @@ def spawn(path: Path, file: LogFile | None) -> tuple[subprocess.Popen[bytes], so
     if LogFile.of(path) != file:
         msg = f"{path} is not the file that it was: put that back, or start the server anew"
         raise LogUnavailable(msg)
-    ours, theirs = socket.socketpair()
-    with theirs:
-        # The system tells a child of the end of the thread that started it, not of the process.
+    try:
         whole = threading.current_thread() is threading.main_thread()
-        parent = os.getpid() if whole else 0
-        command = [sys.executable, "-m", CHILD, str(path), str(theirs.fileno()), str(parent)]
-        try:
-            with _held(HELD):
-                process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                )
-        except OSError as error:
-            ours.close()
-            msg = f"cannot start the process that writes {path}: {error}"
-            raise LogUnavailable(msg) from error
+        process, ours = start(CHILD, [str(path)], lasting=whole)
+    except OSError as error:
+        msg = f"cannot start the process that writes {path}: {error}"
+        raise LogUnavailable(msg) from error
     for side in (socket.SO_SNDBUF, socket.SO_RCVBUF):
         ours.setsockopt(socket.SOL_SOCKET, side, READ)
     ours.settimeout(0)
     return process, ours
 
-
-@contextmanager
-def _held(signals: tuple[signal.Signals, ...]) -> Iterator[None]:
-    """Hold signals back from this thread, and for ever from the processes that it starts."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 import eventstore.writer_process
+import eventstore.children
 import eventstore.writer_spawn
 from eventstore.errors import LogUnavailable
 from eventstore.sqlite import SQLiteLog
@@ -184,7 +185,7 @@ async def test_closing_while_another_is_being_started_answers_everybody(
 async def test_signals_that_end_a_server_do_not_end_the_process_at_any_time(path: Path) -> None:
     async with written(path) as writer:
         for _ in range(30):  # from its first instruction on
-            for number in eventstore.writer_spawn.HELD:
+            for number in eventstore.children.HELD:
                 os.kill(writer.pid, number)
             await pause()
         first = writer.pid
