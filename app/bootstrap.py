@@ -43,7 +43,8 @@ from app.jobs.schedule import Schedule
 from app.jobs.thread_files import LOOK_SECONDS, ThreadFiles, keeping, removing
 from app.news import News
 from app.outside import Outside
-from app.projections import MODELS, Follower, Views
+from app.projections import MODELS, Follower, FollowerProcess, Views
+from app.projections.following import arguments as follower_arguments
 from app.release import release
 from app.settings import Settings
 from app.skips import ControlLedger
@@ -196,8 +197,7 @@ class Parts:
     def _follow(self) -> None:
         """Wire the read models to the log, and what is kept in memory of clients to both."""
         self.views = Views.owned(self.settings.bot_directory / "views.db")
-        ledger = ControlLedger(self.settings, self.settings.bot)
-        self.follower = Follower(self.log, self.views, MODELS, ledger=ledger, worker=True)
+        self.follower = self._follower()
         self.writer.listen(self._committed)
         kept: Expiring[StreamName, Kept] = Expiring(
             limit=self.settings.client_cache, ttl=self.settings.client_cache_hours * 3600
@@ -220,7 +220,15 @@ class Parts:
         self.caches.add("checked_threads", self.turns.threads.checked.figures)
         self.caches.add("identities", partial(figures_of, self.keyring.memory.identities))
         self.caches.add("keys", partial(figures_of, self.keyring.memory.keys))
-        self.caches.add("stream_names", partial(figures_of, self.follower.names))
+        self.caches.add("stream_names", lambda: self.follower.progress.report.names)
+
+    def _follower(self) -> Follower | FollowerProcess:
+        settings = self.settings
+        if settings.read_models == "process" and not settings.on_postgres:
+            where = follower_arguments(settings.data, settings.bot, settings.logs)
+            return FollowerProcess(self.views, MODELS, where)
+        ledger = ControlLedger(settings, settings.bot)
+        return Follower(self.log, self.views, MODELS, ledger=ledger, worker=True)
 
     def _committed(self, last: Position) -> None:
         self.position = last

@@ -59,7 +59,7 @@ class Bot(Parts):
     def _status(self) -> NodeStatus:
         return NodeStatus(
             position=self.todo.position,
-            views=self.follower.position,
+            views=self.follower.progress.position,
             running=self.dispatcher.running,
             waiting=self.dispatcher.waiting,
             skew=self.nodes.skew,
@@ -159,7 +159,8 @@ class Bot(Parts):
             "profiles_waiting": len(self.profiles),
             "profiles_failed": self.profiles.failed,
             "identity_clashes": self.keyring.clashes,
-            **self.follower.numbers(),
+            "read_models_restarts": self.follower.restarts,
+            **self.follower.progress.numbers(),
             **({} if self.thread_files is None else self.thread_files.numbers()),
             **counts,
             **dict(self.caches.numbers()),

@@ -51,6 +51,16 @@ def put_aside(path: Path, error: BaseException) -> Path:
     return moved
 
 
+def remove_leftovers(path: Path) -> None:
+    """Remove the -wal and -shm of a file that was deleted: a new file would take them for its own.
+
+    Whoever still has the deleted file open goes on with them.
+    """
+    if not path.exists():
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
 def opened(path: Path, opening: Callable[[Path], T]) -> T:
     """Return what `opening(path)` returns; a damaged file is put aside first, for a new one.
 

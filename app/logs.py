@@ -8,7 +8,8 @@ the file, not to the terminal.
 from __future__ import annotations
 
 import logging
-from logging.handlers import TimedRotatingFileHandler
+from collections.abc import Sequence
+from logging.handlers import TimedRotatingFileHandler, WatchedFileHandler
 from pathlib import Path
 from typing import TextIO
 
@@ -22,10 +23,9 @@ def configure(directory: Path | None, *, console: TextIO | None = None) -> None:
     """Send every log line to `directory`/technical.log, or only to `console` if it is None."""
     handlers: list[logging.Handler] = []
     if directory is not None:
-        directory.mkdir(parents=True, exist_ok=True)
         handlers.append(
             TimedRotatingFileHandler(
-                directory / "technical.log",
+                _file(directory),
                 when="midnight",
                 backupCount=_KEEP_DAYS,
                 encoding="utf-8",
@@ -34,6 +34,20 @@ def configure(directory: Path | None, *, console: TextIO | None = None) -> None:
         )
     if console is not None:
         handlers.append(logging.StreamHandler(console))
+    _use(handlers)
+
+
+def join(directory: Path) -> None:
+    """Send every log line to the `directory`/technical.log that another process rotates."""
+    _use([WatchedFileHandler(_file(directory), encoding="utf-8", delay=True)])
+
+
+def _file(directory: Path) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory / "technical.log"
+
+
+def _use(handlers: Sequence[logging.Handler]) -> None:
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)

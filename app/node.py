@@ -14,6 +14,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Final
 
 import structlog
@@ -26,7 +27,7 @@ from app.api.ingress import WebhookIngress
 from app.api.rates import Rates
 from app.api.server import BotReadiness, Numbers, Readiness, create_app
 from app.bot import Bot, open_bot
-from app.caches import Registry
+from app.caches import Registry, figures_of
 from app.conversation.facts import Delivery
 from app.conversation.slots import Slots
 from app.outside import open_outside
@@ -269,7 +270,7 @@ def door(
     def count(outcome: str) -> None:
         outcomes[outcome] += 1
 
-    return WebhookIngress(
+    ingress = WebhookIngress(
         create_app(
             release=release(),
             ready=lambda: _ready(seats),
@@ -282,6 +283,8 @@ def door(
         seconds=settings.webhook_seconds,
         count=count,
     )
+    caches.add("webhook_heads", partial(figures_of, ingress.heads))
+    return ingress
 
 
 def _ready(seats: Sequence[Seat]) -> Readiness:

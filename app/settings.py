@@ -126,6 +126,11 @@ class Settings(BaseSettings):
         description="what writes a log in SQLite: a process of its own for each bot (about 30 MB), "
         "or a thread of the server (two thirds of the traffic)",
     )
+    read_models: Literal["process", "thread"] = Field(
+        "process",
+        description="what keeps the read models of a log in SQLite current: a process of its own "
+        "for each bot (about 70 MB), or a thread of the server (three quarters of the traffic)",
+    )
 
     # -- for those who still read files ---------------------------------------------------------
     thread_files: bool = Field(

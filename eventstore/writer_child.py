@@ -24,11 +24,12 @@ import msgspec
 
 from eventstore.children import end_with
 from eventstore.errors import EventStoreError, LogUnavailable, OutcomeUnknown
+from eventstore.frames import READ, Frames, frame
 from eventstore.sqlite import SQLiteLog
 from eventstore.sqlite_wal import reserve
 from eventstore.types import Appended
 from eventstore.writer_spawn import LogFile
-from eventstore.writer_wire import LONELY, NOT_OPENED, READ, Batch, Done, Frames, done, frame
+from eventstore.writer_wire import LONELY, NOT_OPENED, Batch, Done, done
 
 MOST_AT_ONCE: Final = 512
 """Appends of one transaction, unless a single batch has more."""

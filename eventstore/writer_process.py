@@ -26,6 +26,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from eventstore.errors import EventStoreError, LogUnavailable, OutcomeUnknown, QueueFull
+from eventstore.frames import READ, Frames, frame
 from eventstore.group_commit import CLOSED, tell
 from eventstore.group_commit import Done as Answer
 from eventstore.sqlite import SQLiteLog
@@ -33,7 +34,7 @@ from eventstore.store import Beat
 from eventstore.types import Append, Appended, AppendId, Snapshot
 from eventstore.writer import LogWriter, Request
 from eventstore.writer_spawn import LogFile, spawn
-from eventstore.writer_wire import LONELY, NOT_OPENED, READ, Batch, Done, Frames, error_of, frame
+from eventstore.writer_wire import LONELY, NOT_OPENED, Batch, Done, error_of
 
 RESTART_SECONDS: Final = 1.0
 """How long to wait with the next process after one that ended before it had done anything."""

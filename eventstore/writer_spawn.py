@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from eventstore.children import start
 from eventstore.errors import LogUnavailable
-from eventstore.writer_wire import READ
+from eventstore.frames import READ
 
 CHILD: Final = "eventstore.writer_child"
 
@@ -50,4 +50,3 @@ def spawn(path: Path, file: LogFile | None) -> tuple[subprocess.Popen[bytes], so
         ours.setsockopt(socket.SOL_SOCKET, side, READ)
     ours.settimeout(0)
     return process, ours
-

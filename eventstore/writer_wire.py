@@ -1,12 +1,12 @@
 """What a log's writer process and whoever started it say to each other: frames of msgpack.
 
-A frame is eight bytes of length and a message. `Batch` asks, `Done` answers, in the same order.
+`Batch` asks, `Done` answers, in the same order.
 Both ends are of one release and one machine, so nothing here is kept or has versions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -23,14 +23,10 @@ from eventstore.errors import (
 from eventstore.store import Beat
 from eventstore.types import Append, Appended, Snapshot
 
-HEAD: Final = 8
-"""Bytes of a frame's length."""
 LONELY: Final = 3
 """Requests in a row that came alone from which on there seems to be one caller, who waits for each.
 
 Both ends then look for what comes next for a while before they sleep: to be woken takes longer."""
-READ: Final = 1024 * 1024
-"""Bytes that are read at once."""
 NOT_OPENED: Final = 3
 """Exit code of a process that could not open its log, and so has appended nothing."""
 
@@ -94,29 +90,3 @@ def done(answers: Sequence[Appended | EventStoreError], lost: EventStoreError | 
         },
         None if lost is None else failure(lost),
     )
-
-
-def frame(message: bytes) -> bytes:
-    """Return a message as it is sent."""
-    return len(message).to_bytes(HEAD, "big") + message
-
-
-class Frames:
-    """Cuts what is read into messages."""
-
-    def __init__(self) -> None:
-        """Begin with nothing."""
-        self._read = bytearray()
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Take what was read; yield each message that is complete now."""
-        read = self._read
-        read += data
-        start = 0
-        while (begin := start + HEAD) <= len(read):
-            end = begin + int.from_bytes(read[start:begin], "big")
-            if end > len(read):
-                break
-            yield bytes(read[begin:end])
-            start = end
-        del read[:start]

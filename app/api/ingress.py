@@ -23,6 +23,7 @@ import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.desks import Desks, TakeAtOnce, WrongSecret
+from app.api.heads import Headers, Heads
 from app.api.problem import CONTENT_TYPE, UNEXPECTED, Problem, send_problem, where
 from app.api.whapi import TooManyItems, UnreadableDelivery, read
 from eventstore.errors import LogUnavailable, OutcomeUnknown, QueueFull
@@ -34,8 +35,6 @@ RETRY_AFTER = 5
 
 PATH = "/webhooks/whapi"
 ONE_RECEIVED = b'{"received": 1}'
-
-Headers = list[tuple[bytes, bytes]]
 
 _PREFIX = "/webhooks/"
 _GATEWAY = "whapi"
@@ -138,6 +137,8 @@ class WebhookIngress:
         self._max_body = max_body
         self._seconds = seconds
         self.count = count
+        self.heads = Heads()
+        """What requests to `PATH` began with, for whoever reads them."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request: the ASGI interface."""
@@ -161,17 +162,19 @@ class WebhookIngress:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
 
-    def at_once(self, headers: Headers, body: bytes, done: Callable[[bool], None]) -> bool:
+    def opened_by(self, headers: Headers) -> int:
+        """Return the bots that the headers of a whole POST to `PATH` open; 0 if it is too large."""
+        opened, length = self._headers(headers)
+        return opened if length <= self._max_body else 0
+
+    def at_once(self, opened: int, body: bytes, done: Callable[[bool], None]) -> bool:
         """Take a whole POST to `PATH` without a task, if it is what most are.
 
-        True: `done(True)` will be called from the event loop when it is to be answered with 200,
-        `OK_HEADERS` and `ONE_RECEIVED`, and to be counted as `received`. False, or `done(False)`:
-        nothing has been promised; await the ASGI callable, which decides again and answers
-        whatever there is to say.
+        `opened`: the bots that its headers open. True: `done(True)` will be called from the event
+        loop when it is to be answered with 200, `OK_HEADERS` and `ONE_RECEIVED`, and to be counted
+        as `received`. False, or `done(False)`: nothing has been promised; await the ASGI callable,
+        which decides again and answers whatever there is to say.
         """
-        opened, length = self._headers(headers)
-        if not opened or length > self._max_body:
-            return False
         try:
             delivery = read(body, method="POST")
             take = self._desks.take_for(delivery.channel, opened)

@@ -15,13 +15,13 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from app.api.corked import CorkedProtocol
+from app.api.heads import Headers
 from app.api.ingress import (
     OK_HEADERS,
     ONE_RECEIVED,
     PATH,
     UNAVAILABLE_BODY,
     UNAVAILABLE_HEADERS,
-    Headers,
     WebhookIngress,
 )
 
@@ -47,12 +47,29 @@ class ShortWayProtocol(CorkedProtocol):
         self._answering: _Answering | None = None
         """The request on the short way; the cycle may be that of one behind it already."""
         self._body = b""
+        self._opened = 0
+        """The bots that the head of the request that is held opens."""
         self._in_head = False
         self._head_bytes = 0
+        self._in_request = False
+        self._between = False
+        """The parser has read whole requests and nothing behind them: the next byte begins one."""
+        self._taken = False
+        """Of what is being read now, a request was complete and went the short way."""
+        self._scope_alike: dict[str, Any] = {}
+        """What the scopes of this connection's requests have in common."""
 
     def data_received(self, data: bytes) -> None:
         """Read; a request that is not complete by then goes the ASGI way, piece by piece."""
+        if self._between and self._door is not None and self._take_known(self._door, data):
+            return
+        self._between = False
+        begins = not self._in_request
         super().data_received(data)
+        if self._taken:
+            self._taken = False
+            if begins:  # else these bytes are the rest of a head
+                self._learn(data)
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > MOST_HEAD:
@@ -61,9 +78,34 @@ class ShortWayProtocol(CorkedProtocol):
             self._held = False
             self.go_the_asgi_way(self.scope, self._body, complete=False)
 
+    def _take_known(self, door: WebhookIngress, data: bytes) -> bool:
+        """Take a request whose head was read before, without reading that again.
+
+        The parser never sees it, and goes on with the next one that is for it.
+        """
+        if self.flow.write_paused or not self._is_free():
+            return False
+        known = door.heads.of(data)
+        if known is None:
+            return False
+        head, body = known
+        self._unset_keepalive_if_required()
+        self.headers = head.headers
+        self.scope = {**self._scope_alike, "headers": head.headers}  # type: ignore[typeddict-item]
+        if not self._take(door, head.opened, body):
+            self.go_the_asgi_way(self.scope, body, complete=True)
+        return True
+
+    def _learn(self, data: bytes) -> None:
+        """Remember the head of a request that `data` was, if it was nothing else."""
+        assert self._door is not None  # noqa: S101 - else nothing was taken
+        self._between = self._door.heads.learn(data, self.headers, self._opened, self._body)
+        self._scope_alike = dict(self.scope)
+
     def on_message_begin(self) -> None:
         """Begin a request."""
         super().on_message_begin()
+        self._in_request = True
         self._in_head = True
         self._head_bytes = 0
 
@@ -85,18 +127,26 @@ class ShortWayProtocol(CorkedProtocol):
 
     def on_message_complete(self) -> None:
         """Take a request the short way, if it was held for it and is what most are."""
+        self._in_request = False
         if not self._held:
             super().on_message_complete()
             return
         self._held = False
         assert self._door is not None  # noqa: S101 - else nothing is held
-        answering = _Answering(self, self._door, self.scope, self._body)
-        if self._door.at_once(self.headers, self._body, answering):
-            self.cycle = answering  # type: ignore[assignment]
-            self._answering = answering
-            self.tasks.add(answering)  # type: ignore[arg-type]
-        else:
+        self._opened = self._door.opened_by(self.headers)
+        self._taken = self._opened != 0 and self._take(self._door, self._opened, self._body)
+        if not self._taken:
             self.go_the_asgi_way(self.scope, self._body, complete=True)
+
+    def _take(self, door: WebhookIngress, opened: int, body: bytes) -> bool:
+        """Take a request the short way, if it is what most are."""
+        answering = _Answering(self, door, self.scope, body)
+        if not door.at_once(opened, body, answering):
+            return False
+        self.cycle = answering  # type: ignore[assignment]
+        self._answering = answering
+        self.tasks.add(answering)  # type: ignore[arg-type]
+        return True
 
     @property
     def on_short_way(self) -> object | None:
@@ -115,7 +165,7 @@ class ShortWayProtocol(CorkedProtocol):
 
     def go_the_asgi_way(self, scope: Any, body: bytes, *, complete: bool) -> None:  # noqa: ANN401
         """Start the ordinary task of a request that was held, and has had no answer."""
-        scope.update(_NOT_THERE)
+        scope.update(_NOT_THERE, headers=list(scope["headers"]), state=self.app_state.copy())
         cycle = RequestResponseCycle(
             scope=scope,
             transport=self.transport,

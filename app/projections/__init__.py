@@ -1,9 +1,9 @@
 """Read models: what the log says, in tables, kept up to date and never asked to be true.
 
-`Views` is a bot's `views.db`; a `Follower` keeps the models in it at the end of the log; the
-functions ask, and so do the modules `analytics`, `cleanups`, `clients`, `timeline`. `past` builds
-read models as they were; `operating` is for operators. Everything here can be deleted and made
-again by `rebuild`.
+`Views` is a bot's `views.db`; a `Follower` keeps the models in it at the end of the log, in this
+process or in a `FollowerProcess`; the functions ask, and so do the modules `analytics`, `cleanups`,
+`clients`, `timeline`. `past` builds read models as they were; `operating` is for operators.
+Everything here can be deleted and made again by `rebuild`.
 """
 
 from app.projections import (
@@ -27,6 +27,7 @@ from app.projections.errors import (
     UnknownTable,
 )
 from app.projections.follower import Follower
+from app.projections.following import FollowerProcess
 from app.projections.model import ReadModel, Seen, Session
 from app.projections.queries import (
     Bands,
@@ -53,6 +54,7 @@ __all__ = [  # noqa: RUF022 - constants in plain order, too (test_house)
     "Bands",
     "DEFAULT_LIMIT",
     "Follower",
+    "FollowerProcess",
     "MODELS",
     "ModelStatus",
     "NotBuilt",

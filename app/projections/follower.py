@@ -1,4 +1,6 @@
-"""The live follower: a thread of the server that keeps the read models at the end of the log.
+"""The live follower: a thread that keeps the read models at the end of the log.
+
+It is a thread of the server, or of a process of its own (`app.projections.following`).
 
 It takes small batches as they are committed. What is far behind, and what is to be rebuilt from a
 long log, it leaves to a child process (`app.projections.bulk`) and takes over where that ends.
@@ -14,11 +16,12 @@ from typing import Final, Literal
 
 import structlog
 
+from app.caches import figures_of
 from app.projections.bulk import BulkWorker
 from app.projections.engine import LIVE_WINDOW, Engine, Steps, no_steps
 from app.projections.errors import RebuildRunning
 from app.projections.model import ReadModel
-from app.projections.names import StreamNames
+from app.projections.progress import Progress, Report
 from app.projections.queries import ModelStatus, models
 from app.projections.rebuild import rebuild
 from app.projections.skipping import SkipLedger
@@ -37,18 +40,19 @@ _RETRY_SECONDS: Final = 30.0
 _IDLE_SECONDS: Final = 1.0
 
 _PAUSE_SECONDS: Final = 0.02
-"""Between batches: a transaction for each commit of the log would want the interpreter's lock as
-often as the writer does."""
+"""Between batches: a longer one costs less an event (docs/performance.md)."""
 
-_RESTS: Final = 12
-"""Times as long as the last batch took: beside a busy event loop that is longer than the pause, and
-a longer batch costs less an event (docs/performance.md)."""
+RESTS: Final = 12
+"""Times as long as the last batch took, beside an event loop that wants the same interpreter."""
 
 _LONGEST_REST_SECONDS: Final = 0.25
 
 
 class Follower:
     """Follows one log. `start` and `stop` it once; everything else is safe from any thread."""
+
+    restarts: Final = 0
+    """As a process it might have some; a thread does not end."""
 
     def __init__(  # noqa: PLR0913 - what follows what, and some knobs
         self,
@@ -60,12 +64,16 @@ class Follower:
         worker: bool | None = None,
         bulk_events: int = BULK_EVENTS,
         window: int = LIVE_WINDOW,
+        rests: int = RESTS,
+        progress: Progress | None = None,
         at_step: Steps = no_steps,
     ) -> None:
         """Prepare to keep `models` in `views`.
 
         `ledger` tells a new `views` what operators told models to skip. `worker` tells whether a
-        child process finds this log; None: if it is `log.db` beside it.
+        child process finds this log; None: if it is `log.db` beside it. `rests`: for how many
+        times as long as a batch took this thread rests after it. `progress` is told how far the
+        models are.
         """
         self._worker = worker
         self._log = log
@@ -81,9 +89,8 @@ class Follower:
         self._not_before = 0.0
         self._look_at_file = 0.0
         self._tried: set[str] = set()
-        self._changed = threading.Condition()
-        self._standings: dict[str, Standing] = {}
-        self._head = Position(0)
+        self._rests = rests
+        self.progress = Progress(models) if progress is None else progress
         self._visible_seconds = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hilo-follower", daemon=True)
@@ -98,70 +105,15 @@ class Follower:
         self._news.stop()
         if self._thread.ident is not None:
             self._thread.join()
-        with self._changed:
-            self._changed.notify_all()
+        self.progress.end()
 
     def wake(self, _: Position | None = None) -> None:
         """Say that the log has grown."""
         self._news.wake()
 
-    @property
-    def position(self) -> Position:
-        """The position that every read model has reached; 0 while one is being built."""
-        with self._changed:
-            return min((self._reached(m.name) for m in self._models), default=Position(0))
-
-    def wait_for(self, position: Position, timeout: float, *, model: str | None = None) -> bool:
-        """Return True when a model (or all) reflects `position`: what was written can be read.
-
-        Returns False after `timeout` seconds, and at once if the model is parked or paused or
-        this follower has stopped.
-        """
-        wanted = [model] if model else [m.name for m in self._models]
-        with self._changed:
-            self._changed.wait_for(
-                lambda: (
-                    self._hopeless(wanted)
-                    or all(self._reached(name) >= position for name in wanted)
-                ),
-                timeout,
-            )
-            return all(self._reached(name) >= position for name in wanted)
-
     def lag(self) -> list[ModelStatus]:
         """Return how far each model is behind the log, and what stopped it if it is parked."""
         return models(self._views, self._log, self._models)
-
-    @property
-    def names(self) -> StreamNames:
-        """What is kept in memory of the log's streams."""
-        return self._engine.names
-
-    def numbers(self) -> dict[str, float]:
-        """Return what `/metrics` shows of the read models, as of the last look; never waits.
-
-        `…_lag_events_<model>`: events of the log that it does not reflect; `…_stopped_<model>`: 1
-        while it is parked or paused; `…_visible_seconds`: from the commit of the last event of
-        the last batch until it could be read.
-        """
-        with self._changed:
-            numbers = {"read_models_visible_seconds": self._visible_seconds}
-            for model in self._models:
-                lag = max(0, self._head - self._reached(model.name))
-                numbers[f"read_model_lag_events_{model.name}"] = float(lag)
-                stopped = self._hopeless([model.name]) and not self._stopping.is_set()
-                numbers[f"read_model_stopped_{model.name}"] = float(stopped)
-        return numbers
-
-    def _reached(self, model: str) -> Position:
-        standing = self._standings.get(model)
-        return standing.cursor.position if standing else Position(0)
-
-    def _hopeless(self, wanted: Sequence[str]) -> bool:
-        return self._stopping.is_set() or any(
-            name in self._standings and self._standings[name].state in {"parked", "paused"}
-            for name in wanted
-        )
 
     # -- the thread ------------------------------------------------------------------------------
 
@@ -176,7 +128,7 @@ class Follower:
                     arrive = None
                 began = time.monotonic()
                 if self._turn():
-                    self._stopping.wait(_rest(time.monotonic() - began))
+                    self._stopping.wait(self._rest(time.monotonic() - began))
                 else:
                     self._news.wait(_IDLE_SECONDS)
             except Exception as error:  # noqa: BLE001 - were this thread to end, nobody would know
@@ -240,9 +192,9 @@ class Follower:
         elif far:
             self._ask_bulk("catch-up", far)
         if moved:
-            self._note(self._views.standings())
             waited = self._log.now() - self._engine.reached_at
             self._visible_seconds = max(0, waited) / 1e6
+            self._note(self._views.standings())
         return moved
 
     def _is_due(self, model: ReadModel, standings: dict[str, Standing]) -> bool:
@@ -295,12 +247,9 @@ class Follower:
 
     def _note(self, standings: dict[str, Standing]) -> None:
         head = self._log.head().position
-        with self._changed:
-            self._standings = standings
-            self._head = head
-            self._changed.notify_all()
+        names = figures_of(self._engine.names)
+        self.progress.note(Report(standings, head, self._visible_seconds, names))
 
-
-def _rest(took: float) -> float:
-    """Return how long to rest after a batch that took so many seconds."""
-    return max(_PAUSE_SECONDS, min(_LONGEST_REST_SECONDS, _RESTS * took))
+    def _rest(self, took: float) -> float:
+        """Return how long to rest after a batch that took so many seconds."""
+        return max(_PAUSE_SECONDS, min(_LONGEST_REST_SECONDS, self._rests * took))

@@ -23,7 +23,7 @@ from msgspec.structs import astuple
 from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
-from app.derived import file_id, is_damaged, opened, put_aside
+from app.derived import FileId, file_id, is_damaged, opened, put_aside, remove_leftovers
 from app.projections.model import ReadModel
 from app.projections.skipping import Skip
 from eventstore.sqlite import system_clock
@@ -116,6 +116,11 @@ class Views:
     # -- the file itself, from the thread that writes --------------------------------------------
 
     @property
+    def file(self) -> FileId | None:
+        """Which file is open, whatever its name is by now."""
+        return self._file
+
+    @property
     def is_in_place(self) -> bool:
         """Whether the open file is still the one of that name."""
         return self._file is not None and self._file == file_id(self.path)
@@ -126,6 +131,7 @@ class Views:
         For the owner alone: what is there now is put aside if it is damaged.
         """
         self._let_go()  # first: two files of one name must not be open at once
+        remove_leftovers(self.path)  # another process may have kept them open
         opened(self.path, lambda _: self._open())
 
     def replace_if_damaged(self, error: BaseException) -> bool:

@@ -9,7 +9,8 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Final
 
-from app.projections import MODELS, Follower, Views, rebuild
+from app.projections import MODELS, FollowerProcess, Views, rebuild
+from app.projections.following import arguments
 from bench.datasets import thousands
 from bench.measuring import Row, compare, interleaved, limit, meets, percentile
 from bench.ours import OurLog
@@ -64,17 +65,18 @@ def rebuilding_all(plan: Plan) -> list[Row]:
 
 
 def live_lag(plan: Plan) -> list[Row]:
-    """All read models behind traffic of 2,000 events a second, in the process that writes it."""
+    """All read models behind traffic of 2,000 events a second, followed as `hilo serve` does."""
     data = plan.sets.copy(plan.sets.long)
     views = Views(data.directory / "views.db")
     lags: list[float] = []
     with OurLog(data) as ours, closing(views):
         rebuild(views, ours.log, MODELS)
-        follower = Follower(ours.log, views, MODELS)
+        where = arguments(data.data, data.directory.name, data.data / "logs")
+        follower = FollowerProcess(views, MODELS, where)
         follower.start()
         try:
             ours.warm_up()
-            assert follower.wait_for(ours.log.head().position, _ENOUGH)
+            assert follower.progress.wait_for(ours.log.head().position, _ENOUGH)
             lags = _measured(ours, follower, plan.seconds(_SECONDS))
         finally:
             follower.stop()
@@ -92,7 +94,7 @@ def live_lag(plan: Plan) -> list[Row]:
     ]
 
 
-def _measured(ours: OurLog, follower: Follower, seconds: float) -> list[float]:
+def _measured(ours: OurLog, follower: FollowerProcess, seconds: float) -> list[float]:
     """Write for so long, at a steady rate; return how long each tick's events took to be seen."""
     written: SimpleQueue[tuple[Position, float] | None] = SimpleQueue()
     lags: list[float] = []
@@ -100,7 +102,7 @@ def _measured(ours: OurLog, follower: Follower, seconds: float) -> list[float]:
     def watch() -> None:
         while (entry := written.get()) is not None:
             position, since = entry
-            assert follower.wait_for(position, _ENOUGH)
+            assert follower.progress.wait_for(position, _ENOUGH)
             lags.append(time.perf_counter() - since)
 
     watcher = threading.Thread(target=watch)
@@ -111,7 +113,6 @@ def _measured(ours: OurLog, follower: Follower, seconds: float) -> list[float]:
         time.sleep(max(0.0, began + tick * _TICK - time.perf_counter()))
         since = time.perf_counter()
         ours.take_turns(turns, callers=turns)
-        follower.wake()
         written.put((ours.log.head().position, since))
     written.put(None)
     watcher.join()

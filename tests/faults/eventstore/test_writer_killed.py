@@ -15,8 +15,8 @@ from typing import NamedTuple
 import psutil
 import pytest
 
-import eventstore.writer_process
 import eventstore.children
+import eventstore.writer_process
 import eventstore.writer_spawn
 from eventstore.errors import LogUnavailable
 from eventstore.sqlite import SQLiteLog

@@ -28,9 +28,10 @@ KILLS = 4
 
 
 def writer_of(server: Server) -> psutil.Process:
-    """The process that writes the server's log: the only one that it has started."""
+    """The process that writes the server's log."""
     assert server._process is not None
-    [child] = psutil.Process(server._process.pid).children()
+    children = psutil.Process(server._process.pid).children()
+    [child] = [child for child in children if "eventstore.writer_child" in child.cmdline()]
     return child
 
 

@@ -55,7 +55,7 @@ async def test_filters_and_csv(stage: Stage, local: Client, house: House) -> Non
 async def test_a_read_model_now_and_as_of_then(
     stage: Stage, key: Key, local: Client, house: House
 ) -> None:
-    await stage.until(lambda: stage.bot.follower.position == stage.bot.log.head().position)
+    await stage.until(lambda: stage.bot.follower.progress.position == stage.bot.log.head().position)
     now = lines((await local.get("/v1/exports/token_totals")).text)
     assert [row["tokens"] for row in now] == [1_234]
     then = await local.get("/v1/exports/thread_map?as_of=1")
@@ -73,7 +73,7 @@ async def test_the_table_that_is_named(stage: Stage, local: Client, house: House
         again.people = house.people
         left = e.ThreadReset(thread="conv_5678", reason="cleanup", left_behind=1_234)
         end = again.append(ANA, left).last_position
-    await stage.until(lambda: stage.bot.follower.position >= end)
+    await stage.until(lambda: stage.bot.follower.progress.position >= end)
     first = await local.get("/v1/exports/cleanup_log")
     assert first.headers["x-hilo-table"] == "cleanups"
     assert first.headers["x-hilo-tables"] == "cleanups, cleaned_threads, ThreadCleanupLog"
@@ -93,7 +93,7 @@ async def test_the_table_that_is_named(stage: Stage, local: Client, house: House
 async def test_the_other_name_of_the_client_view_is_masked_as_well(
     stage: Stage, key: Key, local: Client
 ) -> None:
-    await stage.until(lambda: stage.bot.follower.position == stage.bot.log.head().position)
+    await stage.until(lambda: stage.bot.follower.progress.position == stage.bot.log.head().position)
     url = "/v1/exports/client_view?table="
     answers = [
         await local.get(url + table, headers=key("analyst"))

@@ -37,7 +37,7 @@ async def test_an_operator_pauses_and_resumes_and_the_control_log_says_who_and_w
 ) -> None:
     headers = key("operator")
     me = f"key {headers['authorization'].split('_')[1]}"
-    await stage.until(lambda: stage.bot.follower.position == stage.bot.log.head().position)
+    await stage.until(lambda: stage.bot.follower.progress.position == stage.bot.log.head().position)
     url = "/v1/projections/usage"
     paused = await local.post(f"{url}/pause", headers=headers, json={"why": "prices are wrong"})
     assert (paused.status_code, paused.json()["state"]) == (200, "paused")
@@ -57,7 +57,7 @@ async def test_an_event_is_not_skipped_where_none_has_stopped_the_model(
 ) -> None:
     headers = key("operator")
     url = "/v1/projections/usage/skip"
-    await stage.until(lambda: stage.bot.follower.position == stage.bot.log.head().position)
+    await stage.until(lambda: stage.bot.follower.progress.position == stage.bot.log.head().position)
     refused = await local.post(url, headers=headers, json={"why": "bad", "position": 3})
     assert refused.status_code == 409
     assert acts(stage) == []
@@ -95,7 +95,7 @@ async def test_an_operator_lets_a_parked_model_pass_over_a_poisonous_event(
 async def test_an_operator_rebuilds_a_model_beside_the_server(
     stage: Stage, key: Key, local: Client
 ) -> None:
-    await stage.until(lambda: stage.bot.follower.position == stage.bot.log.head().position)
+    await stage.until(lambda: stage.bot.follower.progress.position == stage.bot.log.head().position)
     before = stage.bot.views.standings()["usage"].updated_at
     url = "/v1/projections/usage/rebuild"
     headers = key("operator")

@@ -171,7 +171,9 @@ async def test_what_has_not_changed_is_not_sent_again(stage: Stage, local: Clien
     assert (again.status_code, again.content) == (304, b"")
     now = await local.get("/v1/users")
     await stage.outside.say("15550109999", "otra cosa")
-    await stage.until(lambda: stage.bot.follower.position == stage.bot.log.head().position > 12)
+    await stage.until(
+        lambda: stage.bot.follower.progress.position == stage.bot.log.head().position > 12
+    )
     changed = await local.get("/v1/users", headers={"if-none-match": now.headers["etag"]})
     assert changed.status_code == 200
 

@@ -15,7 +15,7 @@ Key = Callable[..., dict[str, str]]
 
 async def followed(stage: Stage) -> None:
     """Return when the read models are where the log ends."""
-    await stage.until(lambda: stage.bot.follower.position == stage.bot.log.head().position)
+    await stage.until(lambda: stage.bot.follower.progress.position == stage.bot.log.head().position)
 
 
 async def test_what_the_caller_has_is_not_sent_again_packed_or_not(

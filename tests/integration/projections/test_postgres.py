@@ -58,7 +58,7 @@ def test_rebuilt_followed_and_as_of_they_say_what_the_log_says(
     follower = Follower(there.log, views, MODELS, worker=False)
     follower.start()
     try:
-        assert follower.wait_for(there.chat("xy", turns=2), ENOUGH)
+        assert follower.progress.wait_for(there.chat("xy", turns=2), ENOUGH)
     finally:
         follower.stop()
     assert content(views) == naive(there.log)

@@ -167,12 +167,12 @@ def test_the_server_leaves_a_long_log_to_the_worker_and_goes_on_where_that_ended
     follower = Follower(history.log, views, MODELS, bulk_events=2_000)
     follower.start()
     try:
-        assert follower.wait_for(history.log.head().position, ENOUGH)
+        assert follower.progress.wait_for(history.log.head().position, ENOUGH)
         assert follower._bulk._thread is not None
         follower._bulk._thread.join(ENOUGH)  # it switches a moment before it ends
         assert follower._bulk.exit_code == 0
         assert follower._bulk.last_line["event"] == "done"
-        assert follower.wait_for(history.chat("xy"), ENOUGH)
+        assert follower.progress.wait_for(history.chat("xy"), ENOUGH)
         assert content(views) == naive(history.log)
     finally:
         follower.stop()
@@ -187,8 +187,8 @@ def test_what_grew_long_while_the_server_was_down_is_caught_up_by_the_worker(
     follower = Follower(history.log, views, MODELS, bulk_events=2_000)
     follower.start()
     try:
-        assert follower.wait_for(history.log.head().position, ENOUGH)
-        assert follower.wait_for(history.chat("xy"), ENOUGH)
+        assert follower.progress.wait_for(history.log.head().position, ENOUGH)
+        assert follower.progress.wait_for(history.chat("xy"), ENOUGH)
         assert content(views) == naive(history.log)
     finally:
         follower.stop()

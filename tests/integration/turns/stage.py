@@ -81,7 +81,13 @@ class Stage:
 
     def settings(self, **changed: object) -> Settings:
         """Return the settings of this stage's bot."""
-        given = {**SHORT, "log_writer": "thread", **self._always, **changed}
+        given = {
+            **SHORT,
+            "log_writer": "thread",
+            "read_models": "thread",
+            **self._always,
+            **changed,
+        }
         secret = given.pop("webhook_secret", "")
         return load(
             data=self.directory / "data",

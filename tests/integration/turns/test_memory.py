@@ -35,7 +35,7 @@ async def phase(stage: Stage, number: int) -> Counter[str]:
     await stage.until(lambda: bot.dispatcher.waiting + bot.dispatcher.running == 0)
     await stage.until(lambda: len(bot.todo) + bot.todo.records == 0)
     await bot.todo.save()  # it remembers what was open when it was last saved
-    assert await asyncio.to_thread(bot.follower.wait_for, head, 10)
+    assert await asyncio.to_thread(bot.follower.progress.wait_for, head, 10)
     return sizes(bot=bot, reads=stage.seat.reads, door=stage.door)
 
 

@@ -165,6 +165,7 @@ async def house(
         beat_seconds=60,
         dead_seconds=600,
         log_writer="thread",
+        read_models="thread",
     )
     outside = open_outside(settings, openai_url=NOWHERE, whapi_url=NOWHERE)
     async with open_bot(settings, outside) as bot:

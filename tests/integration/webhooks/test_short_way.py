@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from tests.integration.webhooks.house import ANA, BEA, SECRET, House, body, hous
 
 OK = b'{"received": 1}'
 ONE = request(body(text("m1")))
+AGAIN = request(body(text("m0")))
 CHUNKED = (
     b"POST /webhooks/whapi HTTP/1.1\r\nhost: here\r\n%btransfer-encoding: chunked\r\n\r\n" % SECRET
 )
@@ -73,6 +74,11 @@ REQUESTS: list[tuple[str, list[bytes], int]] = [
     ("a status", [request(msgspec.json.encode({"statuses": [{"id": "s", "status": "read"}]}))], 1),
     ("too large", [request(b" " * (1024 * 1024 + 1))], 1),
     ("no HTTP", [b"hello\r\n\r\n"], 1),
+    ("a head in two pieces", [AGAIN[:40], AGAIN[40:]], 1),
+    ("the rest of a head alone", [AGAIN[40:]], 1),
+    ("the last byte apart", [request(body(text("s1")))[:-1], b"}"], 1),
+    ("an empty line before it", [b"\r\n" + request(body(text("n1")))], 1),
+    ("an empty line behind it", [AGAIN + b"\r\n", AGAIN], 2),
 ]  # fmt: skip
 
 
@@ -89,14 +95,68 @@ async def test_every_request_is_answered_as_the_asgi_way_answers_it(tmp_path: Pa
     assert logs[0] == logs[1]
 
 
-async def spoken(opened: House, parts: list[bytes], answers: int) -> list[bytes]:
-    """Send the parts one by one, each when the server has read the last; return the answers."""
+async def test_the_same_holds_behind_a_request_whose_head_is_known(tmp_path: Path) -> None:
+    said: list[dict[str, list[bytes]]] = []
+    logs: list[list[str]] = []
+    for short in (True, False):
+        async with house(tmp_path / str(short), short=short) as opened:
+            await opened.ask(request(body(text("first"))))
+            said.append({})
+            for number, (name, parts, answers) in enumerate(REQUESTS):
+                before = [request(body(text(f"b{number:02}{again}"))) for again in "xy"]
+                said[-1][name] = await spoken(opened, parts, answers, before)
+            logs.append(facts(opened))
+            assert not opened.server.server_state.tasks
+            assert (opened.ingress.heads.hits > len(REQUESTS)) == short
+    assert said[0] == said[1]
+    assert logs[0] == logs[1]
+
+
+def facts(opened: House) -> list[str]:
+    """The events of webhooks: after fifty messages a turn is due, whenever that is."""
+    return [type_ for type_ in opened.types() if not type_.startswith(("Run", "Thread", "Turn"))]
+
+
+@pytest.mark.parametrize("behind", [AGAIN[40:], b"x", b"\n" + AGAIN])
+async def test_what_is_no_request_is_refused_behind_one_whose_head_is_known(
+    short: House, behind: bytes
+) -> None:
+    connection = await short.connect()
+    for pieces in ([ONE], [AGAIN[:40], AGAIN[40:]], [ONE], [ONE + b"\r"]):
+        for piece in pieces:
+            connection.write(piece)
+            await short.ask(HEALTH)  # by then it has been read
+        assert (await connection.answer()).endswith(OK)
+    connection.write(behind)
+    if behind.startswith(b"\n"):  # the end of an empty line, which means nothing
+        assert (await connection.answer()).endswith(OK)
+    else:
+        assert (await connection.answer()).startswith(b"HTTP/1.1 400 ")
+    await connection.close()
+
+
+async def spoken(
+    opened: House, parts: list[bytes], answers: int, before: Sequence[bytes] = ()
+) -> list[bytes]:
+    """Send the parts one by one, each when the server has read the last; return the answers.
+
+    First the requests `before`, each when the last is answered.
+    """
     connection = await opened.connect()
     try:
+        for each in before:
+            connection.write(each)
+            assert (await connection.answer()).endswith(OK)
         for part in parts:
             connection.write(part)
             await opened.ask(HEALTH)  # by then it has been read
-        return [await connection.answer() for _ in range(answers)]
+        said: list[bytes] = []
+        try:
+            while len(said) < answers:
+                said.append(await connection.answer())
+        except asyncio.IncompleteReadError as end:
+            said += [end.partial, b"and no more"]
+        return said
     finally:
         await connection.close()
 

@@ -56,7 +56,9 @@ def message(message_id: str = "m1", text: str = "hola", *, origin: str = "person
 @pytest.fixture
 async def bot(tmp_path: Path) -> AsyncIterator[Bot]:
     """A bot that takes webhooks and does nothing else: it was never started."""
-    settings = load(data=tmp_path / "data", logs=tmp_path / "logs", log_writer="thread")
+    settings = load(
+        data=tmp_path / "data", logs=tmp_path / "logs", log_writer="thread", read_models="thread"
+    )
     nowhere: Outside = open_outside(
         settings, openai_url="http://127.0.0.1:9/v1", whapi_url="http://127.0.0.1:9"
     )

@@ -18,6 +18,7 @@ from eventstore.errors import (
     LogUnavailable,
     OutcomeUnknown,
 )
+from eventstore.frames import Frames, frame
 from eventstore.store import Beat
 from eventstore.types import (
     Append,
@@ -32,7 +33,7 @@ from eventstore.types import (
     StreamName,
     Version,
 )
-from eventstore.writer_wire import Batch, Done, Frames, done, error_of, frame
+from eventstore.writer_wire import Batch, Done, done, error_of
 
 ANA = StreamName("user/ana")
 APPENDED = Appended(Epoch(2), Position(7), Position(8), Version(3), Micros(1_800_000_000_000_001))

@@ -38,22 +38,22 @@ def test_a_new_bot_has_read_models_from_the_first_event_on(views: Views, history
         for _ in range(20):
             position = history.chat("ab")
             follower.wake(position)
-            assert follower.wait_for(position, ENOUGH)
-            assert follower.position >= position
+            assert follower.progress.wait_for(position, ENOUGH)
+            assert follower.progress.position >= position
             assert content(views) == naive(history.log)
     assert [status.lag for status in follower.lag()] == [0] * len(MODELS)
 
 
 def test_commits_that_nobody_told_of_are_followed_as_well(views: Views, history: TestLog) -> None:
     with following(views, history) as follower:
-        assert follower.wait_for(history.chat("a"), ENOUGH)
+        assert follower.progress.wait_for(history.chat("a"), ENOUGH)
 
 
 def test_waiting_for_what_does_not_come_ends(views: Views, history: TestLog) -> None:
     with following(views, history) as follower:
         end = history.chat("a")
-        assert follower.wait_for(end, ENOUGH)
-        assert not follower.wait_for(Position(end + 1), 0.01)
+        assert follower.progress.wait_for(end, ENOUGH)
+        assert not follower.progress.wait_for(Position(end + 1), 0.01)
 
 
 def test_waiting_for_a_parked_model_ends_at_once_and_the_other_goes_on(
@@ -61,16 +61,16 @@ def test_waiting_for_a_parked_model_ends_at_once_and_the_other_goes_on(
 ) -> None:
     with following(views, history) as follower:
         end = history.append_raw("a", BROKEN)
-        assert follower.wait_for(end, ENOUGH, model="thread_map")
-        assert not follower.wait_for(end, ENOUGH, model="token_totals")
-        assert follower.wait_for(history.chat("b"), ENOUGH, model="thread_map")
+        assert follower.progress.wait_for(end, ENOUGH, model="thread_map")
+        assert not follower.progress.wait_for(end, ENOUGH, model="token_totals")
+        assert follower.progress.wait_for(history.chat("b"), ENOUGH, model="thread_map")
 
 
 def test_stopping_lets_go_of_who_waits(views: Views, history: TestLog) -> None:
     answers: list[bool] = []
     with following(views, history) as follower:
         waiter = threading.Thread(
-            target=lambda: answers.append(follower.wait_for(Position(99), ENOUGH))
+            target=lambda: answers.append(follower.progress.wait_for(Position(99), ENOUGH))
         )
         waiter.start()
     waiter.join(ENOUGH)
@@ -81,11 +81,11 @@ def test_a_new_version_is_rebuilt_and_then_followed(views: Views, history: TestL
     history.chat("ab")
     rebuild(views, history.log, MODELS)
     with following(views, history, NEXT) as follower:
-        with follower._changed:
-            assert follower._changed.wait_for(
+        with follower.progress._changed:
+            assert follower.progress._changed.wait_for(
                 lambda: views.standings()["thread_map"].version == NEXT[0].version, ENOUGH
             )
-        assert follower.wait_for(history.chat("c"), ENOUGH)
+        assert follower.progress.wait_for(history.chat("c"), ENOUGH)
     assert content(views) == naive(history.log)
 
 
@@ -98,11 +98,11 @@ def test_a_log_that_is_not_the_cursors_is_followed_from_its_start(
         db.execute("UPDATE cursors SET leaf = x'00'")
         db.execute("UPDATE token_totals SET total = 77")
     with following(views, history) as follower:
-        with follower._changed:
-            assert follower._changed.wait_for(
+        with follower.progress._changed:
+            assert follower.progress._changed.wait_for(
                 lambda: views.standings()["thread_map"].cursor.leaf != b"\0", ENOUGH
             )
-        assert follower.wait_for(history.log.head().position, ENOUGH)
+        assert follower.progress.wait_for(history.log.head().position, ENOUGH)
     assert content(views) == naive(history.log)
 
 
@@ -115,7 +115,7 @@ def test_another_process_that_catches_up_at_the_same_time_does_no_harm(
         for _ in range(20):
             position = history.append("a", received())
             Engine(other, history.log, MODELS).advance()
-            assert follower.wait_for(position, ENOUGH)
+            assert follower.progress.wait_for(position, ENOUGH)
     other.close()
     assert content(views) == naive(history.log)
 
@@ -130,7 +130,7 @@ def test_an_error_of_the_disk_is_outlived(views: Views, history: TestLog) -> Non
     history.chat("ab")
     follower = Follower(history.log, views, MODELS, at_step=failing)
     follower.start()
-    assert follower.wait_for(history.log.head().position, ENOUGH)
+    assert follower.progress.wait_for(history.log.head().position, ENOUGH)
     follower.stop()
     assert not failures
     assert content(views) == naive(history.log)
@@ -141,7 +141,7 @@ def test_a_file_lost_under_the_follower_is_made_again(
     views: Views, history: TestLog, loss: str
 ) -> None:
     with following(views, history) as follower:
-        assert follower.wait_for(history.chat("ab"), ENOUGH)
+        assert follower.progress.wait_for(history.chat("ab"), ENOUGH)
         if loss == "overwritten":
             for suffix in ("", "-wal"):
                 part = views.path.with_name(views.path.name + suffix)
@@ -164,7 +164,7 @@ def test_a_file_that_another_process_put_in_place_is_followed_from_there(
     views: Views, history: TestLog
 ) -> None:
     with following(views, history) as follower:
-        assert follower.wait_for(history.chat("ab"), ENOUGH)
+        assert follower.progress.wait_for(history.chat("ab"), ENOUGH)
         for suffix in ("", "-wal", "-shm"):
             views.path.with_name(views.path.name + suffix).unlink(missing_ok=True)
         other = Views(views.path)

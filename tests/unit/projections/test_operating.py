@@ -86,10 +86,10 @@ def test_a_pause_outlives_a_rebuild_and_a_follower_that_starts(
     follower.start()
     try:
         after = history.chat("c")
-        assert follower.wait_for(after, ENOUGH, model="usage")
-        assert not follower.wait_for(after, ENOUGH, model="thread_map")  # at once
-        assert follower.numbers()["read_model_stopped_thread_map"] == 1
-        assert follower.numbers()["read_model_stopped_usage"] == 0
+        assert follower.progress.wait_for(after, ENOUGH, model="usage")
+        assert not follower.progress.wait_for(after, ENOUGH, model="thread_map")  # at once
+        assert follower.progress.numbers()["read_model_stopped_thread_map"] == 1
+        assert follower.progress.numbers()["read_model_stopped_usage"] == 0
     finally:
         follower.stop()
     standing = views.standings()["thread_map"]
@@ -135,7 +135,7 @@ def test_what_is_skipped_is_skipped_by_rebuilds_too_and_by_views_made_anew_from_
     follower = Follower(history.log, anew, MODELS, ledger=ledger)
     follower.start()
     try:
-        assert follower.wait_for(history.log.head().position, ENOUGH)
+        assert follower.progress.wait_for(history.log.head().position, ENOUGH)
     finally:
         follower.stop()
     assert content(anew) == before
@@ -204,8 +204,8 @@ def test_the_lag_is_a_number(history: TestLog, views: Views) -> None:
     follower = Follower(history.log, views, MODELS)
     follower.start()
     try:
-        assert follower.wait_for(history.append("a", received()), ENOUGH)
-        numbers = follower.numbers()
+        assert follower.progress.wait_for(history.append("a", received()), ENOUGH)
+        numbers = follower.progress.numbers()
     finally:
         follower.stop()
     assert {numbers[f"read_model_lag_events_{model.name}"] for model in MODELS} == {0.0}

@@ -1,0 +1,1 @@
+"""The process that keeps the read models, killed, starved and robbed of its files."""
