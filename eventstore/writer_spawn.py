@@ -37,9 +37,12 @@ class LogFile(NamedTuple):
         return cls(found.st_dev, found.st_ino)
 
 
-def spawn(path: Path, file: LogFile | None) -> tuple[subprocess.Popen[bytes], socket.socket]:
+def spawn(
+    path: Path, file: LogFile | None, *, says: bool = True
+) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """Start a process that writes the log at `path`; return it and our end of the socket.
 
+    It `says` why if it cannot use the log: of those that are tried one after the other, some do.
     Raises `LogUnavailable`, also if the log is not in `file` any more: whoever reads it still
     reads that one, and in place of a missing file the process would make an empty log.
     """
@@ -51,7 +54,8 @@ def spawn(path: Path, file: LogFile | None) -> tuple[subprocess.Popen[bytes], so
         # The system tells a child of the end of the thread that started it, not of the process.
         whole = threading.current_thread() is threading.main_thread()
         parent = os.getpid() if whole else 0
-        command = [sys.executable, "-m", CHILD, str(path), str(theirs.fileno()), str(parent)]
+        numbers = (theirs.fileno(), parent, int(says))
+        command = [sys.executable, "-m", CHILD, str(path), *map(str, numbers)]
         try:
             with _held(HELD):
                 process = subprocess.Popen(
