@@ -23,6 +23,7 @@ import uvicorn
 import uvloop
 
 from app import control, logs
+from app.access import KeyTable
 from app.api.ingress import WebhookIngress
 from app.api.patience import Limits, Patience, room_for
 from app.bots import bots_file, bots_of, the_bot
@@ -136,7 +137,7 @@ async def _run(settings: Settings, bots: Sequence[Settings], stop: Stop) -> None
     for bot in bots:
         _refuse_the_unsafe(bot)
     slots = Slots(settings.runs_at_once)
-    with contextlib.ExitStack() as worlds:
+    with contextlib.ExitStack() as worlds, contextlib.closing(KeyTable(settings)) as keys:
         seats = [
             Seat(bot, worlds.enter_context(simulators(bot, _state(settings, bot))), slots)
             for bot in bots
@@ -149,9 +150,10 @@ async def _run(settings: Settings, bots: Sequence[Settings], stop: Stop) -> None
                 connections=room_for(settings.connections),
             )
         )
-        app = door(settings, seats, patience.numbers)
+        app = door(settings, seats, patience.numbers, keys=keys)
         async with open_seats(seats):
             await _note_opened(settings, seats)
+            await _open_keys(keys)
             await _listen(settings, app, seats, stop, patience)
 
 
@@ -165,6 +167,14 @@ async def _note_opened(settings: Settings, seats: Sequence[Seat]) -> None:
                 await asyncio.to_thread(note)
             except (EventStoreError, OSError) as error:
                 _log.error("CONTROL_LOG_UNAVAILABLE", bot=seat.bot, error=str(error))
+
+
+async def _open_keys(keys: KeyTable) -> None:
+    """Open what every read over HTTP asks first, while there is room for it. Or later, then."""
+    try:
+        await asyncio.to_thread(keys.open)
+    except EventStoreError as error:
+        _log.error("KEYS_UNAVAILABLE", error=str(error))
 
 
 def _state(settings: Settings, bot: Settings) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from app.aggregates import events as e
@@ -129,6 +130,23 @@ async def test_an_address_that_cannot_be_written_is_written_later(server: Server
         assert (server.data / "serve.json").exists()
         assert await server.stop() == 0
     assert b"serves bot" in server.said
+
+
+async def test_on_a_full_disk_the_log_can_still_be_read_over_http(
+    server: Server, outside: Outside
+) -> None:
+    await server.start()
+    await outside.say(ANA)
+    await outside.reads(ANA)
+    await server.settled()
+    async with httpx2.AsyncClient(base_url=server.url, timeout=10) as client:
+        with server.full_disk():
+            for path in ("bots", "users", "events", "tokens", "threads", "projections"):
+                answer = await client.get(f"/v1/{path}")
+                assert answer.status_code == httpx2.codes.OK, (path, answer.text)
+            assert (await client.get("/v1/events")).json()["events"]
+    assert await server.stop() == 0
+    assert not [*server.data.glob("control.db-*")]
 
 
 async def test_a_server_that_is_asked_to_stop_finishes_what_runs(
