@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -35,7 +34,7 @@ from app.lock import exclusive, exclusive_directory
 from app.node import Seat, door, open_seats
 from app.release import release
 from app.settings import Settings
-from app.stopping import Server, Stop, say
+from app.stopping import Server, Stop, heed, heed_no_more, say
 from app.stores import log_place
 from app.strays import strays
 from app.worlds import simulators
@@ -75,7 +74,8 @@ class Address(msgspec.Struct, frozen=True):
 def run(settings: Settings) -> int:
     """Serve every bot until a signal and return 0; only the bot that `settings` name, if they do.
 
-    Raises `CannotServe` with what to do about it, or `SettingsError`.
+    The process is to end then: it heeds no SIGINT or SIGTERM any more. Raises `CannotServe` with
+    what to do about it, or `SettingsError`.
     """
     bots = _meant(settings)
     logs.configure(settings.logs)
@@ -93,7 +93,10 @@ def run(settings: Settings) -> int:
                 locks.enter_context(exclusive_directory(directory, what))
             what = f"the data directory {settings.data}"
             locks.enter_context(exclusive(settings.data / "serve.lock", what))
-            uvloop.run(_serve(settings, bots))
+            try:
+                uvloop.run(_serve(settings, bots))
+            finally:
+                heed_no_more()
     except (StoreLocked, LogUnavailable, OSError, EventStoreError, ValueError) as error:
         raise CannotServe(_said(error)) from error
     return 0
@@ -115,9 +118,7 @@ async def _serve(settings: Settings, bots: Sequence[Settings]) -> None:
     starting = asyncio.current_task()
     assert starting is not None  # noqa: S101 - uvloop.run makes it a task
     stop = Stop(starting)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.ask)
+    heed(stop.ask)
     _log.info("SERVE_STARTING", release=release())
     try:
         await _run(settings, bots, stop)
@@ -125,6 +126,7 @@ async def _serve(settings: Settings, bots: Sequence[Settings]) -> None:
         if not stop.asked:
             raise
         _log.info("SERVE_STOPPED", when="starting")
+    stop.over()
     say("Stopped.")
 
 
@@ -142,6 +144,7 @@ async def _run(settings: Settings, bots: Sequence[Settings], stop: Stop) -> None
             Seat(bot, worlds.enter_context(simulators(bot, _state(settings, bot))), slots)
             for bot in bots
         ]
+        stop.may_hurry(lambda: _hurry(seats))
         patience = Patience(
             Limits(
                 head=settings.head_seconds,
@@ -212,7 +215,6 @@ async def _listen(
     stop.from_now_on(
         server,
         running=lambda: _running(seats),
-        hurry=lambda: _hurry(seats),
         leave=lambda: _leave(seats),
     )
     port: int = listener.getsockname()[1]

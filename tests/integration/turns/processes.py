@@ -147,6 +147,18 @@ class Server:
             while b"Stopping" not in self.said:
                 self.said += await self._process.stdout.readline()
 
+    async def stop_impatiently(self, first: signal.Signals) -> int:
+        """Ask it to end, and ask again (SIGTERM) until it has; return its exit code."""
+        assert self._process is not None
+        asked = first
+        async with asyncio.timeout(PATIENCE):
+            while self._process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.send_signal(asked)
+                asked = signal.SIGTERM
+                await asyncio.to_thread(_pause)
+        return await self.dies()
+
     async def close(self) -> None:
         """Leave nothing behind, whatever happened."""
         if self._process is not None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx2
+import psutil
 import pytest
 
 from app.aggregates import events as e
@@ -181,6 +183,29 @@ async def test_a_second_signal_cancels_what_runs_and_the_next_start_goes_on_with
     assert await server.stop() == 0
     assert b"Stopping now: turns at work are cancelled" in server.said
     assert server.story().count(e.RunCompleted) == 0
+    await outside.pace(0)
+    await server.start()
+    assert len(await outside.reads(ANA)) == 1
+    await server.settled()
+    assert await server.stop() == 0
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+async def test_however_often_it_is_asked_a_server_ends_in_good_order(
+    server: Server, outside: Outside, first: signal.Signals
+) -> None:
+    await outside.pace(4_000)
+    server.set("HILO_RUN_SECONDS", "10")
+    await server.start()
+    await outside.say(ANA)
+    await outside.openai_waits("active=1")
+    assert server._process is not None
+    children = psutil.Process(server._process.pid).children(recursive=True)
+    assert await server.stop_impatiently(first) == 0
+    assert server.said.count(b"Stopping now: turns at work are cancelled") == 1
+    assert server.said.endswith(b"Stopped.\n")
+    assert not any(child.is_running() for child in children)
+    assert not [*server.data.glob("default/log.db-*")]
     await outside.pace(0)
     await server.start()
     assert len(await outside.reads(ANA)) == 1
