@@ -217,15 +217,25 @@ async def _listen(
         running=lambda: _running(seats),
         leave=lambda: _leave(seats),
     )
-    port: int = listener.getsockname()[1]
-    announcing = asyncio.ensure_future(_announce(settings, server, seats, port))
-    minding = asyncio.ensure_future(_mind_the_name(server, seats))
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{host}:{listener.getsockname()[1]}"
+    beside = [
+        asyncio.ensure_future(_announce(settings, server, seats, url)),
+        asyncio.ensure_future(_mind_the_name(server, seats)),
+        *(
+            asyncio.ensure_future(
+                seat.world.simulators.keep(partial(_point_webhooks, seat, url, len(seats)))
+            )
+            for seat in seats
+            if seat.world.simulators is not None
+        ),
+    ]
     try:
         await server.serve(sockets=[listener])
     finally:
-        for task in (announcing, minding):
+        for task in beside:
             task.cancel()
-        await asyncio.gather(announcing, minding, return_exceptions=True)
+        await asyncio.gather(*beside, return_exceptions=True)
         with contextlib.suppress(OSError):
             (settings.data / "serve.json").unlink()
     replaced = _replaced(seats)
@@ -266,7 +276,7 @@ def _leave(seats: Sequence[Seat]) -> None:
 
 
 async def _announce(
-    settings: Settings, server: uvicorn.Server, seats: Sequence[Seat], port: int
+    settings: Settings, server: uvicorn.Server, seats: Sequence[Seat], url: str
 ) -> None:
     """Say where the server listens, until cancelled: `serve.json` is written again if it is gone.
 
@@ -274,15 +284,10 @@ async def _announce(
     """
     while not server.started:  # noqa: ASYNC110 - uvicorn has a flag, and no event to wait for
         await asyncio.sleep(0.01)
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = f"http://{host}:{port}"
     address = _address(url, seats)
     known = partial(_make_known, settings.data / "serve.json", msgspec.json.encode(address))
     duties: list[_Duty] = [known]
-    for seat in seats:
-        if "whapi" in seat.world.simulated:
-            path = "whapi" if len(seats) == 1 else f"{seat.bot}/whapi"
-            duties.append(partial(_point_webhooks, seat, f"{url}/webhooks/{path}"))
+    duties += [partial(_point_webhooks, seat, url, len(seats)) for seat in seats]
     failed = await _failed(duties)
     _greet(settings, address, seats)
     pause = LOOK_SECONDS
@@ -327,7 +332,11 @@ def _holds(path: Path, content: bytes) -> bool:
         return False
 
 
-async def _point_webhooks(seat: Seat, target: str) -> None:
+async def _point_webhooks(seat: Seat, url: str, bots: int) -> None:
+    """Let a simulated Whapi deliver to the server of so many bots at `url`."""
+    if "whapi" not in seat.world.simulated:
+        return
+    target = f"{url}/webhooks/{'whapi' if bots == 1 else f'{seat.bot}/whapi'}"
     settings = seat.settings
     headers = {settings.webhook_header: seat.secrets[0]} if seat.secrets else {}
     told: dict[str, object] = {"url": target, "headers": headers}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -188,6 +189,40 @@ async def test_a_second_signal_cancels_what_runs_and_the_next_start_goes_on_with
     assert len(await outside.reads(ANA)) == 1
     await server.settled()
     assert await server.stop() == 0
+
+
+async def test_simulators_that_are_killed_are_noticed_and_started_again_where_they_were(
+    server: Server,
+) -> None:
+    for real in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "WHAPI_TOKEN", "WHAPI_BASE_URL"):
+        server.set(real, "")
+    async with server.listening() as log:
+        await server.start()
+        await says(log, "SERVE_ANNOUNCED")
+        world = json.loads((server.data / "serve.json").read_text())
+        own = Outside(world["openai"].removesuffix("/v1"), world["whapi"])
+        try:
+            await own.say(ANA)
+            await own.reads(ANA)
+            for _ in range(2):
+                simulators_of(server).kill()
+                await says(log, "SIMULATORS_BACK")
+                await own.say(ANA)
+                assert len(await own.reads(ANA)) == 1
+        finally:
+            await own.close()
+        child = simulators_of(server)
+        assert await server.stop() == 0
+    assert b"The simulators of the bot 'default' ended (-9)" in server.said
+    assert not child.is_running()
+
+
+def simulators_of(server: Server) -> psutil.Process:
+    """The process in which the server's own simulators run."""
+    assert server._process is not None
+    children = psutil.Process(server._process.pid).children()
+    (found,) = (child for child in children if "app.simulators" in child.cmdline())
+    return found
 
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
