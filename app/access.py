@@ -94,7 +94,10 @@ def load(log: LogReader) -> Access:
 
 
 class KeyTable:
-    """The keys as a server looks them up: from memory, read again once a second. Any thread."""
+    """The keys as a server looks them up: from memory, read again once a second. Any thread.
+
+    Looking needs no room on a disk once the control log is open, and makes none that is not there.
+    """
 
     def __init__(self, settings: Settings) -> None:
         """Nothing is read before the first look."""
@@ -106,6 +109,15 @@ class KeyTable:
         self._by_id: dict[str, AccessKey] = {}
         self._used: dict[str, float] = {}
         self._now: Callable[[], Micros] = lambda: Micros(time.time_ns() // 1000)
+
+    def open(self) -> None:
+        """Open the control log for the looks to come. Raises `LogUnavailable`.
+
+        SQLite needs a file beside it for that (`-shm`), which a full disk has no room for. Nothing
+        here is in the way of one in PostgreSQL.
+        """
+        if not self._settings.on_postgres:
+            self._refresh()
 
     def any(self) -> bool:
         """Tell whether a key was ever made: from then on everybody needs one.
@@ -168,6 +180,9 @@ class KeyTable:
         with self._lock:
             if time.monotonic() - self._read_at < believed:
                 return
+            if self._log is None and not stores.has_control_log(self._settings):
+                self._read_at = time.monotonic()
+                return  # no key was ever made
             if self._log is None:
                 self._log = stores.open_control_log(self._settings)
                 self._now = self._log.now

@@ -248,16 +248,18 @@ def door(
     settings: Settings,
     seats: Sequence[Seat],
     connections: Callable[[], Mapping[str, float]] = dict,
+    *,
+    keys: KeyTable | None = None,
 ) -> WebhookIngress:
     """Return the ASGI application of one node: webhooks in front, everything else behind.
 
-    `settings` are the node's; `connections` are further numbers to show. Raises ValueError as
-    `Desks` does.
+    `settings` are the node's; `connections` are further numbers to show; `keys` are looked up,
+    those of the settings if they are left out. Raises ValueError as `Desks` does.
     """
     outcomes: Counter[str] = Counter()
     rates, caches = Rates(settings.key_rate, settings.key_burst), Registry()
     caches.add("key_rates", rates.figures)
-    gate = Gate(KeyTable(settings), rates)
+    gate = Gate(keys or KeyTable(settings), rates)
 
     def numbers() -> Numbers:
         bots = {seat.bot: seat.running.numbers() for seat in seats if seat.running is not None}

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -23,6 +22,7 @@ import uvicorn
 import uvloop
 
 from app import control, logs
+from app.access import KeyTable
 from app.api.ingress import WebhookIngress
 from app.api.patience import Limits, Patience, room_for
 from app.bots import bots_file, bots_of, the_bot
@@ -34,7 +34,7 @@ from app.lock import exclusive, exclusive_directory
 from app.node import Seat, door, open_seats
 from app.release import release
 from app.settings import Settings
-from app.stopping import Server, Stop, say
+from app.stopping import Server, Stop, heed, heed_no_more, say
 from app.stores import log_place
 from app.strays import strays
 from app.worlds import simulators
@@ -74,7 +74,8 @@ class Address(msgspec.Struct, frozen=True):
 def run(settings: Settings) -> int:
     """Serve every bot until a signal and return 0; only the bot that `settings` name, if they do.
 
-    Raises `CannotServe` with what to do about it, or `SettingsError`.
+    The process is to end then: it heeds no SIGINT or SIGTERM any more. Raises `CannotServe` with
+    what to do about it, or `SettingsError`.
     """
     bots = _meant(settings)
     logs.configure(settings.logs)
@@ -92,7 +93,10 @@ def run(settings: Settings) -> int:
                 locks.enter_context(exclusive_directory(directory, what))
             what = f"the data directory {settings.data}"
             locks.enter_context(exclusive(settings.data / "serve.lock", what))
-            uvloop.run(_serve(settings, bots))
+            try:
+                uvloop.run(_serve(settings, bots))
+            finally:
+                heed_no_more()
     except (StoreLocked, LogUnavailable, OSError, EventStoreError, ValueError) as error:
         raise CannotServe(_said(error)) from error
     return 0
@@ -114,9 +118,7 @@ async def _serve(settings: Settings, bots: Sequence[Settings]) -> None:
     starting = asyncio.current_task()
     assert starting is not None  # noqa: S101 - uvloop.run makes it a task
     stop = Stop(starting)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.ask)
+    heed(stop.ask)
     _log.info("SERVE_STARTING", release=release())
     try:
         await _run(settings, bots, stop)
@@ -124,6 +126,7 @@ async def _serve(settings: Settings, bots: Sequence[Settings]) -> None:
         if not stop.asked:
             raise
         _log.info("SERVE_STOPPED", when="starting")
+    stop.over()
     say("Stopped.")
 
 
@@ -136,11 +139,12 @@ async def _run(settings: Settings, bots: Sequence[Settings], stop: Stop) -> None
     for bot in bots:
         _refuse_the_unsafe(bot)
     slots = Slots(settings.runs_at_once)
-    with contextlib.ExitStack() as worlds:
+    with contextlib.ExitStack() as worlds, contextlib.closing(KeyTable(settings)) as keys:
         seats = [
             Seat(bot, worlds.enter_context(simulators(bot, _state(settings, bot))), slots)
             for bot in bots
         ]
+        stop.may_hurry(lambda: _hurry(seats))
         patience = Patience(
             Limits(
                 head=settings.head_seconds,
@@ -149,9 +153,10 @@ async def _run(settings: Settings, bots: Sequence[Settings], stop: Stop) -> None
                 connections=room_for(settings.connections),
             )
         )
-        app = door(settings, seats, patience.numbers)
+        app = door(settings, seats, patience.numbers, keys=keys)
         async with open_seats(seats):
             await _note_opened(settings, seats)
+            await _open_keys(keys)
             await _listen(settings, app, seats, stop, patience)
 
 
@@ -165,6 +170,14 @@ async def _note_opened(settings: Settings, seats: Sequence[Seat]) -> None:
                 await asyncio.to_thread(note)
             except (EventStoreError, OSError) as error:
                 _log.error("CONTROL_LOG_UNAVAILABLE", bot=seat.bot, error=str(error))
+
+
+async def _open_keys(keys: KeyTable) -> None:
+    """Open what every read over HTTP asks first, while there is room for it. Or later, then."""
+    try:
+        await asyncio.to_thread(keys.open)
+    except EventStoreError as error:
+        _log.error("KEYS_UNAVAILABLE", error=str(error))
 
 
 def _state(settings: Settings, bot: Settings) -> Path:
@@ -202,18 +215,27 @@ async def _listen(
     stop.from_now_on(
         server,
         running=lambda: _running(seats),
-        hurry=lambda: _hurry(seats),
         leave=lambda: _leave(seats),
     )
-    port: int = listener.getsockname()[1]
-    announcing = asyncio.ensure_future(_announce(settings, server, seats, port))
-    minding = asyncio.ensure_future(_mind_the_name(server, seats))
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{host}:{listener.getsockname()[1]}"
+    beside = [
+        asyncio.ensure_future(_announce(settings, server, seats, url)),
+        asyncio.ensure_future(_mind_the_name(server, seats)),
+        *(
+            asyncio.ensure_future(
+                seat.world.simulators.keep(partial(_point_webhooks, seat, url, len(seats)))
+            )
+            for seat in seats
+            if seat.world.simulators is not None
+        ),
+    ]
     try:
         await server.serve(sockets=[listener])
     finally:
-        for task in (announcing, minding):
+        for task in beside:
             task.cancel()
-        await asyncio.gather(announcing, minding, return_exceptions=True)
+        await asyncio.gather(*beside, return_exceptions=True)
         with contextlib.suppress(OSError):
             (settings.data / "serve.json").unlink()
     replaced = _replaced(seats)
@@ -254,7 +276,7 @@ def _leave(seats: Sequence[Seat]) -> None:
 
 
 async def _announce(
-    settings: Settings, server: uvicorn.Server, seats: Sequence[Seat], port: int
+    settings: Settings, server: uvicorn.Server, seats: Sequence[Seat], url: str
 ) -> None:
     """Say where the server listens, until cancelled: `serve.json` is written again if it is gone.
 
@@ -262,15 +284,10 @@ async def _announce(
     """
     while not server.started:  # noqa: ASYNC110 - uvicorn has a flag, and no event to wait for
         await asyncio.sleep(0.01)
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = f"http://{host}:{port}"
     address = _address(url, seats)
     known = partial(_make_known, settings.data / "serve.json", msgspec.json.encode(address))
     duties: list[_Duty] = [known]
-    for seat in seats:
-        if "whapi" in seat.world.simulated:
-            path = "whapi" if len(seats) == 1 else f"{seat.bot}/whapi"
-            duties.append(partial(_point_webhooks, seat, f"{url}/webhooks/{path}"))
+    duties += [partial(_point_webhooks, seat, url, len(seats)) for seat in seats]
     failed = await _failed(duties)
     _greet(settings, address, seats)
     pause = LOOK_SECONDS
@@ -315,7 +332,11 @@ def _holds(path: Path, content: bytes) -> bool:
         return False
 
 
-async def _point_webhooks(seat: Seat, target: str) -> None:
+async def _point_webhooks(seat: Seat, url: str, bots: int) -> None:
+    """Let a simulated Whapi deliver to the server of so many bots at `url`."""
+    if "whapi" not in seat.world.simulated:
+        return
+    target = f"{url}/webhooks/{'whapi' if bots == 1 else f'{seat.bot}/whapi'}"
     settings = seat.settings
     headers = {settings.webhook_header: seat.secrets[0]} if seat.secrets else {}
     told: dict[str, object] = {"url": target, "headers": headers}

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
+from typing import Final
 
 import uvicorn
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class Server(uvicorn.Server):
@@ -32,12 +37,14 @@ class Server(uvicorn.Server):
 class Stop:
     """What a signal means: start-up is given up at its next wait; a server that listens, stops.
 
-    Either way everything that was opened is closed in good order.
+    Either way everything that was opened is closed in good order. A second signal lets that wait
+    for no turn; the others change nothing.
     """
 
     def __init__(self, starting: asyncio.Task[None]) -> None:
         """Give up `starting` at a signal, until `from_now_on`."""
         self.asked = False
+        self._hurried = self._over = False
         self._starting = starting
         self._server: Server | None = None
         self._running: Callable[[], int] = int
@@ -46,39 +53,77 @@ class Stop:
 
     def ask(self) -> None:
         """Stop. Called for each signal."""
-        if self._server is not None:
+        if self._hurried or self._over:
+            return
+        if self.asked:
+            self._stop_now()
+        elif self._server is not None:
             self._stop(self._server)
-        elif not self.asked:
+        else:
             say("Stopping before it listens.")
             self._starting.cancel()
         self.asked = True
+
+    def may_hurry(self, hurry: Callable[[], None]) -> None:
+        """Take what ends the waiting for turns at work."""
+        self._hurry = hurry
 
     def from_now_on(
         self,
         server: Server,
         *,
         running: Callable[[], int],
-        hurry: Callable[[], None],
         leave: Callable[[], None] = lambda: None,
     ) -> None:
         """Let signals stop `server`; one that came before, too.
 
-        `running` tells how many turns are at work, `hurry` ends the waiting for them, and `leave`
-        ends answers that have no end of their own.
+        `running` tells how many turns are at work, and `leave` ends answers that have no end of
+        their own.
         """
-        self._server, self._running, self._hurry = server, running, hurry
-        self._leave = leave
+        self._server, self._running, self._leave = server, running, leave
         if self.asked:
             self._stop(server)
 
+    def over(self) -> None:
+        """Note that everything is closed: whoever asks now has it already."""
+        self._over = True
+
     def _stop(self, server: Server) -> None:
-        if not server.should_exit:
-            say(f"Stopping: no more webhooks are taken. {_waiting_for(self._running())}")
-            self._leave()
-        elif not server.force_exit:
-            say("Stopping now: turns at work are cancelled and go on at the next start.")
-            self._hurry()
+        say(f"Stopping: no more webhooks are taken. {_waiting_for(self._running())}")
+        self._leave()
         server.stop()
+
+    def _stop_now(self) -> None:
+        self._hurried = True
+        say("Stopping now: turns at work are cancelled and go on at the next start.")
+        self._hurry()
+        if self._server is not None:
+            self._server.stop()
+
+
+def heed(ask: Callable[[], None]) -> None:
+    """Call `ask` in this event loop at each SIGINT and SIGTERM, as long as the loop runs.
+
+    A loop's own handlers would not do: it gives signals back to the system when it is closed, and
+    the next one would end the process on its last steps, with -15 for an exit code.
+    """
+    loop = asyncio.get_running_loop()
+
+    def told(_number: int, _frame: FrameType | None) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(ask)
+
+    for number in SIGNALS:
+        signal.signal(number, told)
+
+
+def heed_no_more() -> None:
+    """Let no SIGINT or SIGTERM do anything: everything is closed, and the process about to end.
+
+    The interpreter takes functions away on its last steps, which would be the system's turn again.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def say(line: str) -> None:

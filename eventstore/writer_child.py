@@ -1,4 +1,4 @@
-"""`python -m eventstore.writer_child LOG FD`: the process that writes one log on SQLite.
+"""`python -m eventstore.writer_child LOG SAYS FD PARENT`: the process that writes one log on SQLite.
 
 It reads batches of requests from the socket FD, commits whatever has come in one transaction, and
 answers when that is durable. It ends with whoever started it: at the end of the socket at once,
@@ -157,14 +157,18 @@ def serve(log: SQLiteLog, source: socket.socket) -> bool:
     return inbox.in_order
 
 
-def main(path: str, number: str, parent: str) -> None:
-    """Open the log, and serve until the end. The process ends here."""
+def main(path: str, says: str, number: str, parent: str) -> None:
+    """Open the log, and serve until the end. The process ends here.
+
+    Why the log cannot be used is said if `says` is 1.
+    """
     end_with(int(parent))
     with socket.socket(fileno=int(number)) as source:
         try:
             log = SQLiteLog(Path(path), server=True)
         except LogUnavailable as error:
-            _logger.error("LOG_WRITER_FAILED: %s", error)  # noqa: TRY400 - it says it all
+            if int(says):
+                _logger.error("LOG_WRITER_FAILED: %s", error)  # noqa: TRY400 - it says it all
             sys.exit(NOT_OPENED)
         gc.freeze()
         gc.set_threshold(100_000, 50, 1000)

@@ -29,6 +29,7 @@ from eventstore.errors import EventStoreError, LogUnavailable, OutcomeUnknown, Q
 from eventstore.frames import READ, Frames, frame
 from eventstore.group_commit import CLOSED, tell
 from eventstore.group_commit import Done as Answer
+from eventstore.lasting import Lasting
 from eventstore.sqlite import SQLiteLog
 from eventstore.store import Beat
 from eventstore.types import Append, Appended, AppendId, Snapshot
@@ -91,6 +92,8 @@ class ProcessWriter(LogWriter):
         self._down = ""
         """Why there is no process, and none at once."""
         self._recovering: asyncio.Task[None] | None = None
+        self._failing = Lasting()
+        """No process can be started that does anything."""
         self._start()
 
     @property
@@ -189,7 +192,7 @@ class ProcessWriter(LogWriter):
 
     def _start(self) -> None:
         """Start a process. Raises `LogUnavailable`."""
-        self._process, self._socket = spawn(self._log.path, self._file)
+        self._process, self._socket = spawn(self._log.path, self._file, says=self._failing.due)
         self._ready = select.poll()
         self._ready.register(self._socket, select.POLLIN)
         self._frames = Frames()
@@ -293,7 +296,8 @@ class ProcessWriter(LogWriter):
         for message in self._frames.feed(data):
             answered = self._decode(message)
             sent = self._sent.popleft()
-            self._useful = True
+            if not self._useful:
+                self._prove()
             self._waiting -= len(sent.takers)
             answers: list[Appended | EventStoreError | None] = list(answered.answers)
             for place, failed in answered.failures.items():
@@ -329,7 +333,8 @@ class ProcessWriter(LogWriter):
         lived = time.monotonic() - self._began
         code = await asyncio.to_thread(self._bury, 1.0)
         self._useful |= lived > USEFUL_SECONDS and code != NOT_OPENED
-        _logger.error("LOG_WRITER_LOST exit_code=%d waiting=%d", code, self._waiting)
+        if self._useful or self._failing.met():
+            _logger.error("LOG_WRITER_LOST exit_code=%d waiting=%d", code, self._waiting)
         ask = partial(self._settled, list(self._sent), opened=code != NOT_OPENED)
         tell(self._forget(await asyncio.to_thread(ask)))
         down = f"the log's writer ends at once (exit code {code}): see its error output"
@@ -342,12 +347,19 @@ class ProcessWriter(LogWriter):
                 self._start()
                 break
             except LogUnavailable as error:
-                _logger.error("LOG_WRITER_LOST: %s", error)  # noqa: TRY400 - it says it all
+                if self._failing.met():
+                    _logger.error("LOG_WRITER_LOST: %s", error)  # noqa: TRY400 - it says it all
                 self._useful, down = False, str(error)
         self.restarts += 1
         self._down = ""
         self._recovering = None
         self._flush()
+
+    def _prove(self) -> None:
+        """Note that the process does what it is for: after trouble, say so."""
+        self._useful = True
+        if self._failing.over():
+            _logger.info("LOG_WRITER_BACK restarts=%d", self.restarts)
 
     def _forget(self, settled: list[_Pair]) -> list[_Pair]:
         """Wait no longer for what is settled: all that was sent."""

@@ -31,9 +31,12 @@ class LogFile(NamedTuple):
         return cls(found.st_dev, found.st_ino)
 
 
-def spawn(path: Path, file: LogFile | None) -> tuple[subprocess.Popen[bytes], socket.socket]:
+def spawn(
+    path: Path, file: LogFile | None, *, says: bool = True
+) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """Start a process that writes the log at `path`; return it and our end of the socket.
 
+    It `says` why if it cannot use the log: of those that are tried one after the other, some do.
     Raises `LogUnavailable`, also if the log is not in `file` any more: whoever reads it still
     reads that one, and in place of a missing file the process would make an empty log.
     """
@@ -42,7 +45,7 @@ def spawn(path: Path, file: LogFile | None) -> tuple[subprocess.Popen[bytes], so
         raise LogUnavailable(msg)
     try:
         whole = threading.current_thread() is threading.main_thread()
-        process, ours = start(CHILD, [str(path)], lasting=whole)
+        process, ours = start(CHILD, [str(path), str(int(says))], lasting=whole)
     except OSError as error:
         msg = f"cannot start the process that writes {path}: {error}"
         raise LogUnavailable(msg) from error

@@ -118,6 +118,21 @@ class Gate:
             raise refusal
         return Caller(key.id, key.role, key.bot)
 
+    async def sees(self, request: Request, right: Right) -> Caller | None:
+        """Return who asks if they are on this machine, or have a key with a right; else None.
+
+        For what strangers are answered, too, only less.
+        """
+        if is_near(request):
+            return Caller("local", "local")
+        if "authorization" not in request.headers:
+            return None
+        try:
+            caller = await self.caller(request)
+        except ProblemError:
+            return None
+        return caller if caller.may(right) else None
+
     async def holds(self, caller: Caller) -> bool:
         """Tell whether somebody who came in may stay: a key may have been revoked meanwhile."""
         try:

@@ -19,7 +19,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from app.api import hooks
 from app.api.bounds import BoundedBodies
-from app.api.callers import Gate
+from app.api.callers import Caller, Gate
 from app.api.problem import CONTENT_TYPE, Problem, register_problems
 from app.api.v1 import events, exports, fleet, operating, stream, users
 from app.api.v1.reading import BotReads
@@ -46,10 +46,15 @@ class BotReadiness(BaseModel):
     reason: str = ""
 
 
-class Readiness(BaseModel):
-    """Whether traffic may be sent here: as long as one bot takes it."""
+class Verdict(BaseModel):
+    """Whether traffic may be sent here, and nothing else: what strangers are told."""
 
     status: Status
+
+
+class Readiness(Verdict):
+    """Whether traffic may be sent here: as long as one bot takes it."""
+
     position: int = Field(description="events in the logs of all bots", examples=[1234])
     waiting: int = Field(description="appends that are not durable yet", examples=[0])
     reason: str = Field(default="", description="what keeps which bot from being ready")
@@ -146,14 +151,15 @@ def create_app(
     @app.get(
         "/readyz",
         summary="May traffic be sent here?",
-        responses={503: {"model": Readiness, "description": "Not now."}},
+        responses={503: {"model": Readiness | Verdict, "description": "Not now."}},
     )
-    async def readyz(response: Response) -> Readiness:
+    async def readyz(request: Request, response: Response) -> Readiness | Verdict:
+        """The status is for everybody; which bots, and why, for this machine and for keys."""
         state = ready()
         if state.status != "ready":
             response.status_code = 503
             response.headers["retry-after"] = "1"
-        return state
+        return _told(state, await gate.sees(request, "figures"))
 
     @app.get("/metrics", summary="Numbers for Prometheus.", response_class=Response)
     async def metrics() -> Response:
@@ -175,6 +181,22 @@ def create_app(
     plain = app.openapi
     app.openapi = lambda: _with_schemas(plain())  # type: ignore[method-assign]
     return app
+
+
+def _told(state: Readiness, caller: Caller | None) -> Readiness | Verdict:
+    """Return what somebody may know: a key of one bot opens nothing of the others."""
+    if caller is None:
+        return Verdict(status=state.status)
+    if not caller.bot:
+        return state
+    own = [bot for bot in state.bots if bot.bot == caller.bot]
+    return Readiness(
+        status=state.status,
+        position=sum(bot.position for bot in own),
+        waiting=sum(bot.waiting for bot in own),
+        reason="; ".join(bot.reason for bot in own if bot.reason),
+        bots=own,
+    )
 
 
 def _with_schemas(document: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def list_jobs(*, data: Data = None, bot: Bot = None, as_json: Json = False) -> i
     if as_json:
         output.write_json({"jobs": rows})
     else:
-        output.write_rows(rows)
+        output.write_rows([_readable(row) for row in rows])
     return FOUND if any(row["outcome"] in {"failed", "given up"} for row in rows) else DONE
 
 
@@ -93,6 +93,13 @@ def _row(here: Installation, name: str, when: object) -> dict[str, object]:
         "outcome": state.outcome or None,
         "says": state.says or None,
     }
+
+
+def _readable(row: dict[str, object]) -> dict[str, object]:
+    from app.cli.output import readable
+
+    times = {name: row[name] and readable(str(row[name])) for name in ("slot", "ended")}
+    return {**row, **times}
 
 
 def _request(here: Installation, name: str, by: str) -> int:

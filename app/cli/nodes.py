@@ -18,7 +18,8 @@ def nodes(*, data: Data = None, bot: Bot = None, as_json: Json = False) -> int:
     """List the nodes: which live, what release they are, how far each has followed the log.
 
     A node that has not beaten for HILO_DEAD_SECONDS is dead, and others do its work. It is
-    forgotten after a day; one that was stopped in good order, at once.
+    forgotten after a day; one that was stopped in good order, at once. Lags are in events; turns
+    wait until somebody has been quiet for a while, or for a free place.
     """
     from app.cli import output
 
@@ -30,10 +31,28 @@ def nodes(*, data: Data = None, bot: Bot = None, as_json: Json = False) -> int:
     if as_json:
         output.write_json({"position": head, "alive": alive, "nodes": rows})
     elif rows:
-        output.write_rows(rows)
+        output.write_rows([_readable(row) for row in rows])
     else:
         output.remark("no node is there")
     return DONE if alive else FOUND
+
+
+def _readable(row: dict[str, object]) -> dict[str, object]:
+    """Return what people look for; which start of the node it is, is for programs."""
+    from app.cli.output import readable
+
+    return {
+        "node": row["node"],
+        "release": row["release"],
+        "alive": row["alive"],
+        "since": readable(str(row["since"])),
+        "last beat": readable(str(row["last_beat"])),
+        "lag": row["lag"],
+        "views lag": row["views_lag"],
+        "turns running": row["running"],
+        "turns waiting": row["waiting"],
+        "clock ahead": f"{row['skew_seconds']} s",
+    }
 
 
 def _row(beat: Beat, now: Micros, head: int, dead_after: int) -> dict[str, object]:

@@ -49,8 +49,12 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _load(file: Path | None) -> Saved:
-    """Return what was saved; nothing if there is no such file yet. Exits if it is not readable."""
+def _load(file: Path | None, seed: int | None) -> Saved:
+    """Return what was saved; nothing if there is no such file yet. Exits if it is not readable.
+
+    Ids are made of other random bits from now on, unless there is a `seed`: who was killed has
+    given out more of them than the file knows, and the bot's log knows those.
+    """
     if file is None or not file.exists():
         return Saved()
     try:
@@ -59,6 +63,9 @@ def _load(file: Path | None) -> Saved:
         sys.exit(f"{file} is not a simulator's state ({wrong}): move it away to start afresh")
     if saved.openai is not None:
         saved.openai.after_restart()
+        saved.openai.seed = OpenAIState.fresh(seed).seed
+    if saved.whapi is not None:
+        saved.whapi.seed = WhapiState.fresh(seed).seed
     return saved
 
 
@@ -87,7 +94,7 @@ def _stop_at_end_of_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) 
 
 
 async def _run(arguments: argparse.Namespace, out: IO[str]) -> None:
-    saved = _load(arguments.state)
+    saved = _load(arguments.state, arguments.seed)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

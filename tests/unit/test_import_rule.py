@@ -72,8 +72,8 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     },  # a bot, as the API sees it
     "app.node": COMPOSED  # the bots of one process, and their door
     | {"app.access", "app.bot", "app.outside", "app.reads"},
-    "app.serving": COMPOSED | {"app.control", "app.node"},  # that process
-    "app.follower_child": CONVERSATION | {"app.skips"},
+    "app.serving": COMPOSED | {"app.access", "app.control", "app.node"},  # that process
+    "app.follower_child": CONVERSATION | {"app.skips"},  # the read models, followed
     "app.worker": COMPOSED | {"app.exporting", "app.skips", "app.thread_files"},
     "app.demo": COMPOSED,
     "app.cli": COMMANDS,

@@ -51,6 +51,10 @@ Types = Annotated[
         },
     ),
 ]
+OfRun = Annotated[
+    str | None,
+    Query(description="only what belongs to this run; quick together with `user`"),
+]
 
 
 class EventPage(msgspec.Struct, frozen=True):
@@ -103,10 +107,7 @@ async def list_events(  # noqa: PLR0913 - every filter is a parameter
     bot: BotName = "",
     user: OfUser = None,
     type: Types = None,  # noqa: A002 - the parameter's name
-    correlation: Annotated[
-        str | None,
-        Query(description="only what belongs to this run; quick together with `user`"),
-    ] = None,
+    correlation: OfRun = None,
     since: Annotated[
         str | None,
         Query(

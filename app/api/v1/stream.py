@@ -2,8 +2,9 @@
 
 Each event's `id` is its place in the log: a browser that comes back sends it as `Last-Event-ID` and
 goes on after it, across restarts of the server. After a restore the answer is 410: start again
-without it. A slow reader is read to page by page as fast as it takes them; the log does not wait
-for it, and nothing is kept for it in memory.
+without it. Filters are those of `GET /v1/events`, and what they leave out is passed over. A slow
+reader is read to page by page as fast as it takes them; the log does not wait for it, and nothing
+is kept for it in memory.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 from fastapi import APIRouter, Depends, Header, Query, Request
@@ -19,8 +20,9 @@ from starlette.responses import StreamingResponse
 
 from app.api.callers import Caller, Gate, needs
 from app.api.problem import Problem, ProblemError
-from app.api.v1.events import Types, presenter
-from app.api.v1.paging import stored_types
+from app.api.v1.events import OfRun, Types, presenter
+from app.api.v1.paging import Question, found, stored_types
+from app.api.v1.people import OfUser, refuse_no_pseudonym, stream_of
 from app.api.v1.reading import BotName, Read, opened_cursor, page_cursor, read_for
 from app.api.v1.showing import PROBLEMS
 from eventstore.types import Position
@@ -38,6 +40,7 @@ LOOK_SECONDS: Final = 1.0
 BEAT_SECONDS: Final = 15.0
 """A comment so often tells proxies and readers that the connection lives."""
 _QUESTION: Final = b"stream"
+_BEYOND: Final = 2**62
 
 
 @router.get(
@@ -58,7 +61,9 @@ async def follow(  # noqa: PLR0913 - every filter is a parameter
     caller: Reader,
     *,
     bot: BotName = "",
+    user: OfUser = None,
     type: Types = None,  # noqa: A002 - the parameter's name
+    correlation: OfRun = None,
     after: Annotated[
         int | None, Query(ge=0, description="begin after this position; else with what is new")
     ] = None,
@@ -66,25 +71,34 @@ async def follow(  # noqa: PLR0913 - every filter is a parameter
 ) -> StreamingResponse:
     """Send what is appended from now on, or from a position on."""
     read = read_for(request, caller, bot)
-    head = await read.position(None)
-    start = head if after is None else Position(min(after, head))
-    if last_event_id:
-        place = last_event_id
-        start = await read.run(lambda: opened_cursor(place, _QUESTION, read.bot.log))
+    refuse_no_pseudonym(user)
     types = stored_types(read.bot.codec, type)
+    start = await read.run(partial(_start, read, user, after, last_event_id))
+    question = Question(read.bot.name, user, types, correlation, 0, _BEYOND)
     streams: dict[object, str] = request.app.state.streams
     own = sum(key == caller.key for key in streams.values())
     if len(streams) >= MOST or (own >= MOST_OF_ONE and caller.role != "local"):
         raise ProblemError(_TOO_MANY, headers={"retry-after": "5"})
     return StreamingResponse(
-        _lines(read, start, types, streams),
+        _lines(read, start, question, streams),
         media_type="text/event-stream",
         headers={"cache-control": "no-store", "x-accel-buffering": "no"},
     )
 
 
+def _start(read: Read, user: str | None, after: int | None, last_event_id: str | None) -> Position:
+    """Return where to begin. Raises `ProblemError` 404 for a user whom nobody knows."""
+    log = read.bot.log
+    if user is not None:
+        stream_of(log, user)
+    if last_event_id:
+        return opened_cursor(last_event_id, _QUESTION, log)
+    head = log.head().position
+    return head if after is None else Position(min(after, head))
+
+
 async def _lines(
-    read: Read, after: Position, types: tuple[str, ...], streams: dict[object, str]
+    read: Read, after: Position, question: Question, streams: dict[object, str]
 ) -> AsyncIterator[bytes]:
     me = object()
     streams[me] = read.caller.key
@@ -100,7 +114,7 @@ async def _lines(
                     yield b"event: error\ndata: The key is good no more\n\n"
                     return
             try:
-                chunk, after = await read.run(partial(_page, read, after, types))
+                chunk, after, is_last = await read.run(partial(_page, read, after, question))
             except ProblemError as error:
                 yield f"event: error\ndata: {error.problem.title}\n\n".encode()
                 return
@@ -110,19 +124,26 @@ async def _lines(
             elif clock() - sent > BEAT_SECONDS:
                 yield b": alive\n\n"
                 sent = clock()
-            else:
+            elif is_last:
                 await read.bot.news()
     finally:
         del streams[me]
 
 
-def _page(read: Read, after: Position, types: tuple[str, ...]) -> tuple[bytes, Position]:
+class _Page(NamedTuple):
+    """What is sent next, how far the log was looked through for it, and whether that is all."""
+
+    chunk: bytes
+    reached: Position
+    is_last: bool
+
+
+def _page(read: Read, after: Position, question: Question) -> _Page:
     log = read.bot.log
     head = log.head().position
     if head <= after:
-        return b"", after
-    events = log.read(after=after, up_to=head, limit=PAGE, types=types or None)
-    reached = events[-1].position if len(events) >= PAGE else head
+        return _Page(b"", after, is_last=True)
+    events, reached = found(read.bot, question, after, head, PAGE)
     present = presenter(read)
     lines = []
     for event in events:
@@ -130,7 +151,7 @@ def _page(read: Read, after: Position, types: tuple[str, ...]) -> tuple[bytes, P
         kind = event.type.partition("@")[0]
         data = msgspec.json.encode(present.as_json(event))
         lines.append(b"id: %s\nevent: %s\ndata: %s\n\n" % (place.encode(), kind.encode(), data))
-    return b"".join(lines), reached
+    return _Page(b"".join(lines), reached, is_last=reached >= head)
 
 
 _TOO_MANY: Final = Problem(

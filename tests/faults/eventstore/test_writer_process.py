@@ -11,10 +11,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+import eventstore.lasting
+import eventstore.writer_process
 import eventstore.writer_spawn
 from eventstore.errors import Conflict, LogUnavailable
 from eventstore.sqlite import connect
 from eventstore.types import Appended, NewEvent
+from eventstore.writer_spawn import LogFile
 from tests.conformance.appends import append, event
 from tests.faults.eventstore.writers import (
     answers,
@@ -204,6 +207,36 @@ async def test_what_cannot_be_started_is_tried_again_until_it_can(
         assert writer.last_failure is None
 
 
+@pytest.mark.parametrize("missing", ["program", "module"])
+async def test_what_cannot_be_started_for_long_is_said_once_and_once_when_it_is_well_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, missing: str
+) -> None:
+    caplog.set_level("INFO", "eventstore.writer_process")
+    monkeypatch.setattr(eventstore.writer_process, "RESTART_SECONDS", 0.02)
+    monkeypatch.setattr(eventstore.lasting, "FIRST_SECONDS", 3600.0)
+    async with written(path) as writer:
+        await writer.append(append("user/first"))
+        tries = []
+        start = eventstore.writer_spawn.spawn
+        with monkeypatch.context() as broken:
+            if missing == "program":
+                broken.setattr("sys.executable", "/nowhere/python")
+            else:
+                broken.setattr(eventstore.writer_spawn, "CHILD", "tests.nowhere")
+
+            def counted(path: Path, file: LogFile | None, *, says: bool) -> object:
+                tries.append(file)
+                return start(path, file, says=says)
+
+            broken.setattr("eventstore.writer_process.spawn", counted)
+            psutil.Process(writer.pid).kill()
+            await until(lambda: len(tries) > 5)
+        await goes_on(writer)
+        said = [record.message for record in caplog.records]
+        assert sum("LOG_WRITER_LOST" in line for line in said) == 2, said  # killed; not started
+        assert sum("LOG_WRITER_BACK" in line for line in said) == 1
+
+
 def move(path: Path, to: Path) -> None:
     """Give a file another name, which must be free."""
     assert not to.exists()
@@ -234,6 +267,7 @@ async def test_a_log_that_is_damaged_meanwhile_is_told_and_goes_on_when_it_is_me
     path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(eventstore.writer_process, "RESTART_SECONDS", 0.05)
+    monkeypatch.setattr(eventstore.lasting, "FIRST_SECONDS", 3600.0)
     async with written(path) as writer:
         await writer.append(append("user/first", 0, event(), event()))
         bare = sqlite3.connect(path)
@@ -245,7 +279,9 @@ async def test_a_log_that_is_damaged_meanwhile_is_told_and_goes_on_when_it_is_me
         psutil.Process(writer.pid).kill()
         await until(lambda: writer.last_failure is not None)
         assert "see its error output" in await refusal(writer)
-        assert "not a database" in capfd.readouterr().err
+        first = writer.restarts
+        await until(lambda: writer.restarts > first + 4)
+        assert capfd.readouterr().err.count("not a database") == 1
         os.pwrite(file, header, 0)
         assert (await goes_on(writer)).last_position == 3
         os.close(file)

@@ -252,12 +252,14 @@ async def test_a_cursor_of_another_question_is_refused(local: Client) -> None:
     assert (other.status_code, other.json()["type"]) == (404, "/problems/bad-cursor")
 
 
-async def sent(client: Client, count: int, **headers: str) -> list[tuple[str, dict[str, Any]]]:
+async def sent(
+    client: Client, count: int, *filters: str, **headers: str
+) -> list[tuple[str, dict[str, Any]]]:
     """The first so many events of the stream: (id, event)."""
     found: list[tuple[str, dict[str, Any]]] = []
     place = ""
-    after = "" if headers else "?after=0"
-    async with client.stream("GET", f"/v1/events/stream{after}", headers=headers) as answer:
+    query = "&".join([*filters, *([] if headers else ["after=0"])])
+    async with client.stream("GET", f"/v1/events/stream?{query}", headers=headers) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         async for line in answer.aiter_lines():
             if line.startswith("id: "):
@@ -282,6 +284,58 @@ async def test_the_stream_goes_on_where_a_reader_was(local: Client) -> None:
     first = await sent(local, 3)
     rest = await sent(local, 2, **{"last-event-id": first[-1][0]})
     assert [event["position"] for _, event in rest] == [4, 5]
+
+
+async def test_the_stream_is_filtered_as_pages_are_and_goes_on_so(
+    local: Client, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = f"user={house.people[ANA]}"
+    tokens = (await local.get("/v1/events?type=TokensIncremented")).json()["events"]
+    for name in ("SEARCHED", "RUN_SEARCHED", "STREAM_SEARCHED"):
+        monkeypatch.setattr(paging, name, 2)
+    run = f"correlation={tokens[0]['state']['cor']}"
+    kinds = ["type=RunStarted", "type=MessageSent"]
+    for filters in ([user], [run], [user, run], [user, *kinds], kinds):
+        wanted = [
+            one
+            for page in await pages(local, "&".join([*filters, "limit=1000"]))
+            for one in page["events"]
+        ]
+        async with asyncio.timeout(10):
+            all_of_it = await sent(local, len(wanted), *filters)
+            assert [event for _, event in all_of_it] == wanted
+            rest = await sent(
+                local, len(wanted) - 1, *filters, **{"last-event-id": all_of_it[0][0]}
+            )
+        assert rest == all_of_it[1:]
+
+
+async def test_the_stream_of_one_user_goes_on_with_what_comes(
+    stage: Stage, local: Client, house: House
+) -> None:
+    user = f"user={house.people[ANA]}"
+    known = len((await local.get(f"/v1/events?{user}&limit=1000")).json()["events"])
+    following = asyncio.ensure_future(sent(local, known + 1, user))
+    await stage.outside.say("15550109999", "de otra")
+    await stage.outside.say(ANA, "en vivo")
+    async with asyncio.timeout(10):
+        found = await following
+    assert {event["stream"] for _, event in found} == {house.stream(ANA)}
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        (f"user={ANA}", 422),
+        ("user=k7q2mzp4xw3abcde5fgh", 404),
+        ("type=NoSuchThing", 422),
+        ("since=0", 422),
+    ],
+)
+async def test_the_stream_refuses_what_pages_refuse(local: Client, query: str, status: int) -> None:
+    answer = await local.get(f"/v1/events/stream?{query}")
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
 
 
 async def test_texts_are_sealed_in_the_log_and_pages_compressed(

@@ -83,6 +83,20 @@ async def test_without_any_key_this_machine_alone_is_served(local: Client) -> No
     assert behind_a_proxy.status_code == 401
 
 
+@pytest.mark.parametrize("role", ROLES)
+async def test_which_bots_are_ready_is_told_to_keys_that_may_ask_for_figures(
+    role: Role, key: Key, local: Client
+) -> None:
+    away = {"host": "hilo.example"}
+    told = (await local.get("/readyz", headers=away | key(role))).json()
+    if "figures" not in RIGHTS[role]:
+        assert told == {"status": "ready"}
+        return
+    assert [bot["bot"] for bot in told["bots"]] == ["default"]
+    other = (await local.get("/readyz", headers=away | key(role, bot="other"))).json()
+    assert (other["status"], other["bots"]) == ("ready", [])
+
+
 async def test_a_revoked_key_and_an_expired_one_open_nothing(stage: Stage, local: Client) -> None:
     settings = stage.settings()
     key_id, token = access.create(settings, "auditor", by="t", expires_at=None)

@@ -40,7 +40,19 @@ def test_nodes_of_two_releases_are_shown_side_by_side(hilo: Hilo, house: House) 
     assert (first["node"], first["release"], first["alive"]) == ("a", "1.0", True)
     assert (first["lag"], first["running"], first["skew_seconds"]) == (2, 3, "1.500")
     assert (second["node"], second["release"], second["running"]) == ("b", "1.1", 0)
-    assert "1.1" in hilo("nodes").out
+
+
+def test_what_people_read_of_a_node_is_no_id_and_says_what_waits(hilo: Hilo, house: House) -> None:
+    beat(house, "a", "1.0", msgspec.msgpack.encode(NodeStatus(running=3, waiting=12, skew=1_500)))
+    shown = hilo("nodes").out
+    names, row = shown.splitlines()
+    assert "turns running  turns waiting  clock ahead" in names
+    assert row.split()[-4:] == ["3", "12", "0.002", "s"]
+    assert "2027-01-15 08:00:00.000Z" in row
+    assert "a1" not in row.split()
+    (whole,) = hilo("nodes", "--json").json["nodes"]
+    assert (whole["incarnation"], whole["waiting"]) == ("a1", 12)
+    assert whole["since"] == "2027-01-15T08:00:00.000000Z"
 
 
 def test_where_no_node_lives_the_exit_code_says_so(hilo: Hilo, house: House) -> None:
@@ -63,6 +75,7 @@ def test_jobs_are_listed_with_their_times_and_how_they_went(hilo: Hilo, house: H
     failed = hilo("jobs", "list")
     assert failed.code == 1
     assert "KeyMissing" in failed.out
+    assert "2027-01-15 08:00:00.000Z" in failed.out
 
 
 def test_a_job_is_asked_for_by_an_event_that_names_who_did(hilo: Hilo, house: House) -> None:

@@ -59,6 +59,27 @@ def test_what_is_kept_is_there_after_a_restart(tmp_path: Path) -> None:
         assert httpx2.get(f"{urls['whapi']}/_sim/account").json()["sent"] == 1
 
 
+def test_no_id_is_given_out_again_after_a_kill(tmp_path: Path) -> None:
+    state = str(tmp_path / "simulators.state")
+    with simulators("all", "--state", state) as (_, urls):
+        ids(urls)
+    command = [sys.executable, "-m", "app.simulators", "all", "--state", state]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as killed:
+        assert killed.stdout is not None
+        forgotten = ids(json.loads(killed.stdout.readline()))
+        killed.kill()
+    with simulators("all", "--state", state) as (_, urls):
+        assert not ids(urls) & forgotten
+
+
+def ids(urls: dict[str, str]) -> set[str]:
+    """What both call the next things that are made there."""
+    made = httpx2.post(f"{urls['openai']}/conversations", headers=HEADERS, json={}).json()
+    message = {"to": "15550100001", "body": "hola"}
+    sent = httpx2.post(f"{urls['whapi']}/messages/text", json=message).json()
+    return {made["id"], sent["message"]["id"]}
+
+
 @contextmanager
 def webhook(*, answers: int = 200) -> Iterator[tuple[str, Queue[bytes]]]:
     """Receive webhooks at an address, and answer all of them so; what came is in the queue."""

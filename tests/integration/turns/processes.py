@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import httpx2
@@ -146,6 +147,18 @@ class Server:
             while b"Stopping" not in self.said:
                 self.said += await self._process.stdout.readline()
 
+    async def stop_impatiently(self, first: signal.Signals) -> int:
+        """Ask it to end, and ask again (SIGTERM) until it has; return its exit code."""
+        assert self._process is not None
+        asked = first
+        async with asyncio.timeout(PATIENCE):
+            while self._process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.send_signal(asked)
+                asked = signal.SIGTERM
+                await asyncio.to_thread(_pause)
+        return await self.dies()
+
     async def close(self) -> None:
         """Leave nothing behind, whatever happened."""
         if self._process is not None:
@@ -190,6 +203,17 @@ class Server:
         async with asyncio.timeout(PATIENCE):
             while not condition():
                 await asyncio.to_thread(self._wait_for_news)
+
+    @contextlib.contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """Let no file of it grow, and none be made that holds anything, while the context lasts."""
+        assert self._process is not None
+        limits = resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (0, limits[1]))
+        try:
+            yield
+        finally:
+            resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, limits)
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[asyncio.StreamReader]:

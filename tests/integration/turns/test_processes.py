@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx2
+import psutil
 import pytest
 
 from app.aggregates import events as e
@@ -131,6 +135,23 @@ async def test_an_address_that_cannot_be_written_is_written_later(server: Server
     assert b"serves bot" in server.said
 
 
+async def test_on_a_full_disk_the_log_can_still_be_read_over_http(
+    server: Server, outside: Outside
+) -> None:
+    await server.start()
+    await outside.say(ANA)
+    await outside.reads(ANA)
+    await server.settled()
+    async with httpx2.AsyncClient(base_url=server.url, timeout=10) as client:
+        with server.full_disk():
+            for path in ("bots", "users", "events", "tokens", "threads", "projections"):
+                answer = await client.get(f"/v1/{path}")
+                assert answer.status_code == httpx2.codes.OK, (path, answer.text)
+            assert (await client.get("/v1/events")).json()["events"]
+    assert await server.stop() == 0
+    assert not [*server.data.glob("control.db-*")]
+
+
 async def test_a_server_that_is_asked_to_stop_finishes_what_runs(
     server: Server, outside: Outside
 ) -> None:
@@ -163,6 +184,63 @@ async def test_a_second_signal_cancels_what_runs_and_the_next_start_goes_on_with
     assert await server.stop() == 0
     assert b"Stopping now: turns at work are cancelled" in server.said
     assert server.story().count(e.RunCompleted) == 0
+    await outside.pace(0)
+    await server.start()
+    assert len(await outside.reads(ANA)) == 1
+    await server.settled()
+    assert await server.stop() == 0
+
+
+async def test_simulators_that_are_killed_are_noticed_and_started_again_where_they_were(
+    server: Server,
+) -> None:
+    for real in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "WHAPI_TOKEN", "WHAPI_BASE_URL"):
+        server.set(real, "")
+    async with server.listening() as log:
+        await server.start()
+        await says(log, "SERVE_ANNOUNCED")
+        world = json.loads((server.data / "serve.json").read_text())
+        own = Outside(world["openai"].removesuffix("/v1"), world["whapi"])
+        try:
+            await own.say(ANA)
+            await own.reads(ANA)
+            for _ in range(2):
+                simulators_of(server).kill()
+                await says(log, "SIMULATORS_BACK")
+                await own.say(ANA)
+                assert len(await own.reads(ANA)) == 1
+        finally:
+            await own.close()
+        child = simulators_of(server)
+        assert await server.stop() == 0
+    assert b"The simulators of the bot 'default' ended (-9)" in server.said
+    assert not child.is_running()
+
+
+def simulators_of(server: Server) -> psutil.Process:
+    """The process in which the server's own simulators run."""
+    assert server._process is not None
+    children = psutil.Process(server._process.pid).children()
+    (found,) = (child for child in children if "app.simulators" in child.cmdline())
+    return found
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+async def test_however_often_it_is_asked_a_server_ends_in_good_order(
+    server: Server, outside: Outside, first: signal.Signals
+) -> None:
+    await outside.pace(4_000)
+    server.set("HILO_RUN_SECONDS", "10")
+    await server.start()
+    await outside.say(ANA)
+    await outside.openai_waits("active=1")
+    assert server._process is not None
+    children = psutil.Process(server._process.pid).children(recursive=True)
+    assert await server.stop_impatiently(first) == 0
+    assert server.said.count(b"Stopping now: turns at work are cancelled") == 1
+    assert server.said.endswith(b"Stopped.\n")
+    assert not any(child.is_running() for child in children)
+    assert not [*server.data.glob("default/log.db-*")]
     await outside.pace(0)
     await server.start()
     assert len(await outside.reads(ANA)) == 1
