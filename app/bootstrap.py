@@ -282,8 +282,7 @@ class Parts:
     def _tell(self, stream: StreamName, state: UserState) -> Open:
         """Arrange what a state leaves to be done; return what is open."""
         self.clients.changed(stream, state)
-        user = self.users.peek(stream)
-        if user is not None and user.read_only:  # a node of a newer release looks after them
+        if self.users.is_read_only(stream):  # a node of a newer release looks after them
             self.dispatcher.put(stream, None)
             return "work"
         due_at = self.turns.agenda.due_at(stream, state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from socket import socket
 from typing import Final
 
 HEAD: Final = 8
@@ -22,11 +23,25 @@ class Frames:
     def __init__(self) -> None:
         """Begin with nothing."""
         self._read = bytearray()
+        self._room = memoryview(bytearray(READ))
+        """To read into: new memory for each piece would cost more than the piece."""
+
+    def receive(self, source: socket) -> Iterator[bytes] | None:
+        """Read what has come; return the messages that are complete now, None at the end.
+
+        Raises what `socket.recv_into` raises.
+        """
+        count = source.recv_into(self._room)
+        self._read += self._room[:count]
+        return self._complete() if count else None
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Take what was read; yield each message that is complete now."""
+        """Take what was read; return the messages that are complete now."""
+        self._read += data
+        return self._complete()
+
+    def _complete(self) -> Iterator[bytes]:
         read = self._read
-        read += data
         start = 0
         while (begin := start + HEAD) <= len(read):
             end = begin + int.from_bytes(read[start:begin], "big")

@@ -1,4 +1,4 @@
-"""`python -m eventstore.writer_child LOG SAYS FD PARENT`: the process that writes one log on SQLite.
+"""`python -m eventstore.writer_child LOG SAYS FD PARENT`: the process that writes a log on SQLite.
 
 It reads batches of requests from the socket FD, commits whatever has come in one transaction, and
 answers when that is durable. It ends with whoever started it: at the end of the socket at once,
@@ -24,7 +24,7 @@ import msgspec
 
 from eventstore.children import end_with
 from eventstore.errors import EventStoreError, LogUnavailable, OutcomeUnknown
-from eventstore.frames import READ, Frames, frame
+from eventstore.frames import Frames, frame
 from eventstore.sqlite import SQLiteLog
 from eventstore.sqlite_wal import reserve
 from eventstore.types import Appended
@@ -90,10 +90,10 @@ class Inbox:
             pass
 
     def _read(self) -> None:
-        data = self._source.recv(READ)
-        if not data:
+        messages = self._frames.receive(self._source)
+        if messages is None:
             self.ended = True
-        for message in self._frames.feed(data):
+        for message in messages or ():
             if message:
                 self._waiting.append(self._decode(message))
             else:

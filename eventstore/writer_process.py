@@ -18,7 +18,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Final, NamedTuple
@@ -26,7 +26,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from eventstore.errors import EventStoreError, LogUnavailable, OutcomeUnknown, QueueFull
-from eventstore.frames import READ, Frames, frame
+from eventstore.frames import Frames, frame
 from eventstore.group_commit import CLOSED, tell
 from eventstore.group_commit import Done as Answer
 from eventstore.lasting import Lasting
@@ -183,10 +183,10 @@ class ProcessWriter(LogWriter):
             with suppress(BlockingIOError):
                 del self._unsent[: self._socket.send(self._unsent)]
             with suppress(BlockingIOError):
-                data = self._socket.recv(READ)
-                if not data:
+                messages = self._frames.receive(self._socket)
+                if messages is None:
                     return
-                yield self._answers(data)
+                yield self._answers(messages)
 
     # -- the process ------------------------------------------------------------------------------
 
@@ -280,20 +280,20 @@ class ProcessWriter(LogWriter):
 
     def _readable(self) -> None:
         try:
-            data = self._socket.recv(READ)
+            messages = self._frames.receive(self._socket)
         except BlockingIOError:
             return
         except OSError:
-            data = b""
-        if data:
-            tell(self._answers(data))
-        else:
+            messages = None
+        if messages is None:
             self._lose()
+        else:
+            tell(self._answers(messages))
 
-    def _answers(self, data: bytes) -> list[_Pair]:
+    def _answers(self, messages: Iterable[bytes]) -> list[_Pair]:
         """Return what has come, and for whom."""
         pairs: list[_Pair] = []
-        for message in self._frames.feed(data):
+        for message in messages:
             answered = self._decode(message)
             sent = self._sent.popleft()
             if not self._useful:

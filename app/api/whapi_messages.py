@@ -138,6 +138,8 @@ def person_of(chat: str, sender: str = "") -> Person | None:
     number, server = _address(chat)
     if not number:
         return None
+    if server in _PHONE_SERVERS and "@" not in sender:  # nearly everybody
+        return Person(phone=number)
     other, space = _address(sender) if sender else ("", "")
     if server in _PHONE_SERVERS:
         return Person(phone=number, lid=other if other and space in _LID_SERVERS else None)

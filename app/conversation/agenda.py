@@ -111,7 +111,7 @@ class Agenda:
 
         From now on, if it is overdue: or all would come at once to what waited for long.
         """
-        noted = self._helps.pop(stream, None)
+        noted = self._helps.pop(stream, None) if self._helps else None
         rank = 0 if due is None else self._nodes.rank(stream)
         if due is None or rank == 0:
             return due

@@ -197,6 +197,11 @@ class Repository(Generic[A, S]):
             return None
         return self._kind.revive(stream, cell.committed, cell.version, read_only=cell.read_only)
 
+    def is_read_only(self, stream: StreamName) -> bool:
+        """Tell whether what is in memory of a stream holds events of a newer release."""
+        cell = self._cells.get(stream)
+        return cell is not None and cell.read_only
+
     def state(self, stream: StreamName) -> S | None:
         """Return the state as committed, if it is in memory; never waits."""
         cell = self._cells.get(stream)

@@ -248,10 +248,12 @@ class TodoList:
     def changed(self, stream: StreamName, state: UserState) -> None:
         """Look at a state that has just been read."""
         told = self._tell(stream, state)
-        for streams, belongs in ((self._work, told == "work"), (self._records, told == "record")):
-            if belongs != (stream in streams):
-                self._changed = True
-                (streams.add if belongs else streams.discard)(stream)
+        if (told == "work") != (stream in self._work):
+            self._changed = True
+            self._work ^= {stream}
+        if (told == "record") != (stream in self._records):
+            self._changed = True
+            self._records ^= {stream}
 
     async def start(self) -> None:
         """Load the checkpoint and all the work that is open at it. The rest is `follow`'s."""

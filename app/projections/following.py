@@ -27,7 +27,7 @@ from app.projections.model import ReadModel
 from app.projections.progress import Progress, Report
 from app.projections.views import Views
 from eventstore.children import start
-from eventstore.frames import READ, Frames
+from eventstore.frames import Frames
 
 CHILD: Final = "app.follower_child"
 FIRST_PAUSE_SECONDS: Final = 0.5
@@ -137,12 +137,12 @@ class FollowerProcess:
         decode = msgspec.msgpack.Decoder(Told).decode
         while True:
             try:
-                data = ours.recv(READ)
+                messages = frames.receive(ours)
             except OSError:
                 return
-            if not data:
+            if messages is None:
                 return
-            for message in frames.feed(data):
+            for message in messages:
                 told = decode(message)
                 self._look_at_file(told.file)
                 self.progress.note(told.report)
