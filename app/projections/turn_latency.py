@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Final
 
@@ -61,7 +62,7 @@ class TurnLatency(ReadModel):
     """How long people wait, and for what."""
 
     name = "turn_latency"
-    version = 1
+    version = 2
     tables = ("turns", "open_turns")
     migrations = _migrations
     events: ClassVar = TURN_EVENTS
@@ -98,7 +99,7 @@ class _LatencySession(Session):
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
-        self._open: dict[str, OpenTurn] = {}
+        self._open = defaultdict[str, OpenTurn](OpenTurn)
         self._ended: list[tuple[int | str | None, ...]] = []
         query = "SELECT NOT EXISTS (SELECT 1 FROM open_turns)"
         self._blank = bool(db.execute(query).fetchone()[0])  # then there is nothing to load
@@ -106,7 +107,8 @@ class _LatencySession(Session):
     def apply(self, batch: Sequence[Seen]) -> None:
         if len(self._open) > _MAX_OPEN:
             self.flush()
-        self._load({seen[1] for seen in batch}.difference(self._open))
+        if not self._blank:
+            self._load({seen[1] for seen in batch}.difference(self._open))
         open_turns, take = self._open, TAKE
         for position, stream, at, kind, event in batch:
             turn = take[kind](open_turns[stream], at, event)
@@ -131,8 +133,7 @@ class _LatencySession(Session):
         self._blank = False
 
     def _load(self, streams: set[str]) -> None:
-        self._open.update({stream: OpenTurn() for stream in streams})
-        if self._blank or not streams:
+        if not streams:
             return
         query = "SELECT user, state FROM open_turns WHERE user IN (SELECT value FROM json_each(?))"
         for user, state in self._db.execute(query, (json.dumps([_user(s) for s in streams]),)):
