@@ -234,7 +234,7 @@ class Engine:
         skipped = self._skipped.get(group[0].model) if len(group) == 1 else None
         while after < to.position:
             up_to = Position(min(after + _CHUNK, to.position))
-            rows = self._log.scan(after=after, up_to=up_to, types=reading.types)
+            rows = reading.scan(self._log, after, up_to)
             if skipped:
                 rows = [row for row in rows if row[0] not in skipped]
             yield reading.read(rows, self.names.of({row[1] for row in rows}))

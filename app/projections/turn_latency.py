@@ -37,6 +37,7 @@ _COLUMNS: Final = (
     *PARTS,
     *("total", "reply"),
 )
+_INSERT: Final = f"INSERT INTO turns ({', '.join(_COLUMNS)})"
 _MAX_OPEN: Final = 200_000
 _pack: Final[Callable[[OpenTurn], bytes]] = msgspec.msgpack.Encoder().encode
 _unpack: Final = msgspec.msgpack.Decoder(OpenTurn).decode
@@ -100,7 +101,6 @@ class _LatencySession(Session):
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         self._open = defaultdict[str, OpenTurn](OpenTurn)
-        self._ended: list[tuple[int | str | None, ...]] = []
         query = "SELECT NOT EXISTS (SELECT 1 FROM open_turns)"
         self._blank = bool(db.execute(query).fetchone()[0])  # then there is nothing to load
 
@@ -110,13 +110,14 @@ class _LatencySession(Session):
         if not self._blank:
             self._load({seen[1] for seen in batch}.difference(self._open))
         open_turns, take = self._open, TAKE
+        ended = []
         for position, stream, at, kind, event in batch:
             turn = take[kind](open_turns[stream], at, event)
             if turn is not None:
-                self._ended.append(row_of(position, stream.removeprefix(PREFIX), turn))
+                ended.append(row_of(position, stream.removeprefix(PREFIX), turn))
+        insert_rows(self._db, _INSERT, ended)  # now: a rebuild has a million of them in hand else
 
     def flush(self) -> None:
-        insert_rows(self._db, f"INSERT INTO turns ({', '.join(_COLUMNS)})", self._ended)
         open_ones = {stream: turn for stream, turn in self._open.items() if not turn.is_blank}
         if not self._blank:
             self._db.executemany(
@@ -128,7 +129,6 @@ class _LatencySession(Session):
             "INSERT OR REPLACE INTO open_turns (user, state)",
             [(_user(stream), _pack(turn)) for stream, turn in sorted(open_ones.items())],
         )
-        self._ended.clear()
         self._open.clear()
         self._blank = False
 
