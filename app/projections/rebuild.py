@@ -40,7 +40,7 @@ CREATE TABLE IF NOT EXISTS put_off (model TEXT NOT NULL, name TEXT PRIMARY KEY, 
 class _Growing(Views):
     """The file in which new rows grow: nobody else reads it."""
 
-    _journal: ClassVar = "DELETE"
+    _journal: ClassVar = "TRUNCATE"
     """New pages are written once, and not into a WAL first."""
 
     def __init__(self, path: Path) -> None:
@@ -165,9 +165,10 @@ def _prepare(building: Views, log: LogReader, models: Sequence[ReadModel]) -> No
     for name in known.keys() - {model.name for model in models}:
         with building.transaction() as db:
             forget(db, name, set(known[name].tables))
-    for model in models:
-        if not _goes_on(building, known.get(model.name), model, log):
-            building.begin(model, epoch)
+    building.begin(
+        [model for model in models if not _goes_on(building, known.get(model.name), model, log)],
+        epoch,
+    )
 
 
 def _goes_on(

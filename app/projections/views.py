@@ -87,7 +87,7 @@ class Standing(msgspec.Struct, frozen=True):
 class Views:
     """The read models' file."""
 
-    _journal: ClassVar[Literal["WAL", "DELETE"]] = "WAL"
+    _journal: ClassVar[Literal["WAL", "TRUNCATE"]] = "WAL"
     """How SQLite keeps a transaction whole: WAL, so that readers never wait."""
 
     def __init__(self, path: Path, *, clock: Clock = system_clock) -> None:
@@ -260,15 +260,18 @@ class Views:
                 map(astuple, news),
             )
 
-    def begin(self, model: ReadModel, epoch: Epoch) -> None:
-        """Make the model's tables anew, empty, with its cursor before the first event."""
+    def begin(self, models: Iterable[ReadModel], epoch: Epoch) -> None:
+        """Make the models' tables anew, empty, with their cursors before the first event."""
+        start = Cursor(epoch, Position(0), b"")
         with self.transaction() as db:
-            before = standings(db).get(model.name)
-            forget(db, model.name, {*model.tables, *(before.tables if before else ())})
-            model.migrations.apply(Database(db))
-            self._made(db, model)
-            cursor = Cursor(epoch, Position(0), b"")
-            self.put(db, Standing(model.name, model.version, cursor, "live", tables=model.tables))
+            known = standings(db)
+            for model in models:
+                before = known.get(model.name)
+                forget(db, model.name, {*model.tables, *(before.tables if before else ())})
+                model.migrations.apply(Database(db))
+                self._made(db, model)
+                fresh = Standing(model.name, model.version, start, "live", tables=model.tables)
+                self.put(db, fresh)
 
     def _made(self, db: sqlite3.Connection, model: ReadModel) -> None:
         """Change a model's new, empty tables inside the open transaction. Nothing, as a rule."""
