@@ -217,6 +217,7 @@ class Engine:
                 for before, session, batch in zip(group, sessions, batches, strict=True):
                     with _blaming(before.model):
                         session.apply(batch)
+                del batches, batch  # the next page takes their place, in the processor's cache, too
                 self._at_step("applied")
             if self._log.connections() != self._connections:
                 for cursor in (*(before.cursor for before in group), to):
@@ -238,12 +239,21 @@ class Engine:
         skipped = self._skipped.get(group[0].model) if len(group) == 1 else None
         while after < to.position:
             up_to = Position(min(after + _CHUNK, to.position))
-            rows = reading.scan(self._log, after, up_to)
-            if skipped:
-                rows = [row for row in rows if row[0] not in skipped]
-            yield reading.read(rows, self.names.of(set(map(_NUMBER, rows))))
+            yield self._page(reading, after, up_to, skipped)
             after = up_to
             self._on_chunk(up_to)
+
+    def _page(
+        self,
+        reading: Reading,
+        after: Position,
+        up_to: Position,
+        skipped: frozenset[Position] | None,
+    ) -> list[list[Seen]]:
+        rows = reading.scan(self._log, after, up_to)
+        if skipped:
+            rows = [row for row in rows if row[0] not in skipped]
+        return reading.read(rows, self.names.of(set(map(_NUMBER, rows))))
 
     def _reading(self, group: Sequence[Standing]) -> Reading:
         names = tuple(standing.model for standing in group)
