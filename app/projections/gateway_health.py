@@ -83,8 +83,7 @@ class GatewayHealth(TallyModel):
                 late = at - event.at
                 if late > 0:  # a sender's clock may be ahead
                     row[2] += late
-                    if late > row[3]:
-                        row[3] = late
+                    row[3] = max(row[3], late)
 
 
 def _named(kind: type[Event], event: Event | None) -> tuple[str, str]:

@@ -171,9 +171,7 @@ def _prepare(building: Views, log: LogReader, models: Sequence[ReadModel]) -> No
     )
 
 
-def _goes_on(
-    building: Views, standing: Standing | None, model: ReadModel, log: LogReader
-) -> bool:
+def _goes_on(building: Views, standing: Standing | None, model: ReadModel, log: LogReader) -> bool:
     if standing is None or standing.version != model.version or standing.state != "live":
         return False
     if building.lacks_migrations(model):  # which may be about indexes that were dropped here

@@ -1,7 +1,9 @@
 """What the engine asks of a log, and how rows become what the models want.
 
 SQL passes over what nobody wants, until nearly everything is wanted: then it costs more to compare
-each row's type than to bring a few in vain. A row is decoded once, however many models want it. Types that a *newer* release may have written
+each row's type than to bring a few in vain.
+
+A row is decoded once, however many models want it. Types that a *newer* release may have written
 of a class that is wanted here (`MessageReceived@2`) are asked for as well: they cannot be decoded,
 and passing over them in silence would make the counts wrong.
 """

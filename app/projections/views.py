@@ -146,7 +146,8 @@ class Views:
 
     def _is_sound(self) -> bool:
         try:
-            with closing(_connect(self.path, self._journal)) as fresh:  # without pages remembered from before
+            # On a connection that remembers no pages from before.
+            with closing(_connect(self.path, self._journal)) as fresh:
                 (found,) = fresh.execute("PRAGMA quick_check(1)").fetchone()
         except sqlite3.DatabaseError as error:
             return not is_damaged(error)
