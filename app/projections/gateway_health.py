@@ -67,6 +67,7 @@ class GatewayHealth(TallyModel):
 
     def fold(self, tally: Tally, batch: Iterable[Seen]) -> None:
         """Add the events to the rows."""
+        received = e.MessageReceived
         hour, begins, ends, rows = -1, 0, 0, dict[type[Event], list[int]]()
         for _, _, at, kind, event in batch:
             if not begins <= at < ends:
@@ -78,7 +79,7 @@ class GatewayHealth(TallyModel):
                 if kind in _PLAIN:
                     rows[kind] = row
             row[0] += 1
-            if isinstance(event, e.MessageReceived) and event.at is not None:
+            if kind is received and event is not None and event.at is not None:
                 row[1] += 1
                 late = at - event.at
                 if late > 0:  # a sender's clock may be ahead
