@@ -109,12 +109,15 @@ class _LatencySession(Session):
             self.flush()
         if not self._blank:
             self._load({seen[1] for seen in batch}.difference(self._open))
-        open_turns, take = self._open, TAKE
+        open_turns, take, forgets = self._open, TAKE, self._blank
         ended = []
         for position, stream, at, kind, event in batch:
-            turn = take[kind](open_turns[stream], at, event)
+            now = open_turns[stream]
+            turn = take[kind](now, at, event)
             if turn is not None:
                 ended.append(row_of(position, stream.removeprefix(PREFIX), turn))
+                if forgets and now.is_blank:  # few are open: they stay in the processor's cache
+                    del open_turns[stream]
         insert_rows(self._db, _INSERT, ended)  # now: a rebuild has a million of them in hand else
 
     def flush(self) -> None:
