@@ -105,14 +105,16 @@ class LogQueries(ABC):
         return [Recorded(*row) for row in found]
 
     def scan(
-        self, *, after: Position, up_to: Position, types: Sequence[str]
+        self, *, after: Position, up_to: Position, types: Sequence[str] | None = None
     ) -> list[tuple[int, int, str, int, bytes]]:
-        """Return events of some types with `after < position <= up_to`, oldest first.
+        """Return events, of some types, with `after < position <= up_to`, oldest first.
 
         As (position, number of the stream, type, recorded_at, state): without the join that `read`
         makes, and the columns that a read model does not look at, it reads 1.6 times as fast.
         `stream_names` tells what the numbers stand for.
         """
+        if types is None:
+            return self._ask("scan_all", (after, up_to))
         return self._ask_for_types("scan_types", after, up_to, types)
 
     def head(self) -> Head:

@@ -109,9 +109,9 @@ class LogReader(Protocol):
         """
 
     def scan(
-        self, *, after: Position, up_to: Position, types: Sequence[str]
+        self, *, after: Position, up_to: Position, types: Sequence[str] | None = None
     ) -> list[tuple[int, int, str, int, bytes]]:
-        """Return events of some types with `after < position <= up_to`, oldest first, for bulk.
+        """Return events, of some types, with `after < position <= up_to`, oldest first, for bulk.
 
         As (position, number of the stream, type, recorded_at, state): no more than a read model
         looks at. `stream_names` tells what the numbers stand for.

@@ -22,18 +22,15 @@ from eventstore.codec import Event
 Named = tuple[str, Callable[[Any], str]]
 
 
-def _none(_: Event) -> str:
+def _none(_: Event | None) -> str:
     return ""
-
-
-def _delivery_failed(event: e.DeliveryFailed) -> tuple[str, str]:
-    return ("send put back" if event.retry_at is not None else "send given up"), event.code
 
 
 _NAMED: Final[dict[type[Event], Named]] = {
     g.OtherRecorded: ("other received", lambda event: event.kind),
     g.ItemRejected: ("item rejected", lambda event: event.reason),
     g.EarlyDelete: ("early delete", _none),
+    e.MessageReceived: ("message received", _none),
     e.HumanMessageSent: ("human message", _none),
     e.MessageEdited: ("edit received", _none),
     e.MessageDeleted: ("delete received", _none),
@@ -48,7 +45,8 @@ _NAMED: Final[dict[type[Event], Named]] = {
     e.RunCancelled: ("run cancelled", lambda event: event.reason),
     e.TurnParked: ("turn parked", lambda event: event.reason),
 }
-_UNREAD: Final = frozenset(cls for cls, (_, detail) in _NAMED.items() if detail is _none)
+_PLAIN: Final = frozenset(cls for cls, (_, detail) in _NAMED.items() if detail is _none)
+"""Kinds that have one row an hour: most events are of them."""
 
 _migrations = Migrations("gateway_health")
 
@@ -64,39 +62,36 @@ class GatewayHealth(TallyModel):
     names = ("what", "detail")
     sums = ("events", "timed", "late")
     maxima = ("latest",)
-    events: ClassVar = (e.MessageReceived, e.DeliveryFailed, *_NAMED)
-    unread: ClassVar = _UNREAD
+    events: ClassVar = (e.DeliveryFailed, *_NAMED)
+    unread: ClassVar = _PLAIN - {e.MessageReceived}
 
     def fold(self, tally: Tally, batch: Iterable[Seen]) -> None:
         """Add the events to the rows."""
+        received = e.MessageReceived
         hour, begins, ends, rows = -1, 0, 0, dict[type[Event], list[int]]()
         for _, _, at, kind, event in batch:
             if not begins <= at < ends:
                 hour, rows = at // HOUR, {}
                 begins, ends = hour * HOUR, (hour + 1) * HOUR
-            row = rows.get(kind)  # of a kind without details: most events
-            if row is not None:
-                row[0] += 1
-            elif isinstance(event, e.MessageReceived):
-                _received(tally[hour, "message received", ""], at, event)
-            elif isinstance(event, e.DeliveryFailed):
-                tally[hour, *_delivery_failed(event)][0] += 1
-            else:
-                what, detail = _NAMED[kind]
-                row = tally[hour, what, detail(event)]
-                row[0] += 1
-                if detail is _none:
+            row = rows.get(kind)
+            if row is None:
+                row = tally[hour, *_named(kind, event)]
+                if kind in _PLAIN:
                     rows[kind] = row
+            row[0] += 1
+            if kind is received and event is not None and event.at is not None:
+                row[1] += 1
+                late = at - event.at
+                if late > 0:  # a sender's clock may be ahead
+                    row[2] += late
+                    row[3] = max(row[3], late)
 
 
-def _received(row: list[int], at: int, event: e.MessageReceived) -> None:
-    row[0] += 1
-    if event.at is not None:
-        row[1] += 1
-        late = at - event.at
-        if late > 0:  # a sender's clock may be ahead
-            row[2] += late
-            row[3] = max(row[3], late)
+def _named(kind: type[Event], event: Event | None) -> tuple[str, str]:
+    if isinstance(event, e.DeliveryFailed):
+        return ("send put back" if event.retry_at is not None else "send given up"), event.code
+    what, detail = _NAMED[kind]
+    return what, detail(event)
 
 
 @_migrations()

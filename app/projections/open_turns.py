@@ -27,44 +27,46 @@ class Waiting(msgspec.Struct, array_like=True, gc=False, frozen=True):
     count: int = 1
 
 
-class Turn(msgspec.Struct, frozen=True, gc=False):
-    """A turn that has ended. Instants are µs of the log's time."""
+class Turn(msgspec.Struct, array_like=True, gc=False):
+    """A turn, from its first run on; changed in place until it has ended.
 
-    outcome: str
-    """sent: every part was handed over. part: some were not, or nobody knows. silent: the model had
-    nothing to say. parked: given up."""
+    Instants are µs of the log's time.
+    """
+
     first_at: int
     """The first of the messages came that the first run claimed."""
     gathered_at: int
     """The last of them came."""
-    last_at: int
-    """The last message that it answers came: later, if a run failed and more came meanwhile."""
-    messages: int
-    """How many it answers; what was taken back is not counted."""
-    runs: int
     claimed_at: int
     """The first run was claimed."""
     started_at: int
     """The last one was."""
-    submitted_at: int | None
-    completed_at: int | None
-    ended_at: int
+    runs: int = 1
+    submitted_at: int | None = None
+    completed_at: int | None = None
+    outcome: str = ""
+    """sent: every part was handed over. part: some were not, or nobody knows. silent: the model had
+    nothing to say. parked: given up. Empty: it goes on."""
+    last_at: int = 0
+    """The last message that it answers came: later, if a run failed and more came meanwhile."""
+    messages: int = 0
+    """How many it answers; what was taken back is not counted."""
+    ended_at: int = 0
 
 
 class OpenTurn(msgspec.Struct, array_like=True, gc=False):
-    """One user's, changed in place. Everything at its default means that nothing is open."""
+    """One user's, changed in place. Everything at its default means that nothing is open.
 
-    waiting: list[Waiting] = []
-    claimed: list[Waiting] = []
-    parked: list[Waiting] = []
-    early: list[bytes] = []
+    Tuples: those for whom nothing is open, most users, share the empty one.
+    """
+
+    waiting: tuple[Waiting, ...] = ()
+    claimed: tuple[Waiting, ...] = ()
+    parked: tuple[Waiting, ...] = ()
+    early: tuple[bytes, ...] = ()
     run: str = ""
-    runs: int = 0
-    first_at: int = 0
-    gathered_at: int = 0
-    claimed_at: int = 0
-    started_at: int = 0
-    submitted_at: int | None = None
+    turn: Turn | None = None
+    """What the run is part of; or the one that failed, whose messages are still claimed."""
     delivering: str = ""
     """Run whose reply is being handed over."""
     parts: int = 0
@@ -87,40 +89,43 @@ def _received(s: OpenTurn, at: int, event: e.MessageReceived) -> None:
     if not event.answerable:
         return
     if s.early and event.ref in s.early:
-        s.early = [ref for ref in s.early if ref != event.ref]
+        s.early = tuple(ref for ref in s.early if ref != event.ref)
         return
     if len(s.waiting) < MAX_KEPT:
-        s.waiting.append(Waiting(event.ref, at))
+        s.waiting += (Waiting(event.ref, at),)
     else:
         last = Waiting(b"", at, s.waiting[-1].count + 1)
-        s.waiting = [*s.waiting[:-1], last]
+        s.waiting = (*s.waiting[:-1], last)
 
 
 def _deleted(s: OpenTurn, _: int, event: e.MessageDeleted) -> None:
     if event.early:
-        s.early = [*[ref for ref in s.early if ref != event.ref][1 - MAX_EARLY :], event.ref]
+        others = [ref for ref in s.early if ref != event.ref]
+        s.early = (*others[1 - MAX_EARLY :], event.ref)
         return
     for name in ("waiting", "claimed", "parked"):
         kept = getattr(s, name)
         if any(message.ref == event.ref for message in kept):
-            setattr(s, name, [message for message in kept if message.ref != event.ref])
+            setattr(s, name, tuple(message for message in kept if message.ref != event.ref))
     if not s.run and not s.claimed:
         _forget_runs(s)
 
 
 def _started(s: OpenTurn, at: int, event: e.RunStarted) -> None:
-    s.claimed = [*s.claimed, *s.waiting] if s.claimed else s.waiting
-    s.waiting = []
+    s.claimed += s.waiting
+    s.waiting = ()
     s.run = event.run
-    s.runs += 1
-    if s.runs == 1:
-        s.first_at, s.gathered_at = _span(s.claimed, at)
-        s.claimed_at = at
-    s.started_at = at
-    s.submitted_at = None
+    turn = s.turn
+    if turn is None:
+        first, last = _span(s.claimed, at)
+        s.turn = Turn(first, last, at, at)
+    else:
+        turn.runs += 1
+        turn.started_at = at
+        turn.submitted_at = None
 
 
-def _span(messages: list[Waiting], otherwise: int) -> tuple[int, int]:
+def _span(messages: tuple[Waiting, ...], otherwise: int) -> tuple[int, int]:
     """Return when the first and the last came; those that were parked may stand anywhere."""
     if len(messages) == 1:
         return messages[0].at, messages[0].at
@@ -129,8 +134,8 @@ def _span(messages: list[Waiting], otherwise: int) -> tuple[int, int]:
 
 
 def _submitted(s: OpenTurn, at: int, event: e.RunSubmitted) -> None:
-    if event.run == s.run:
-        s.submitted_at = at
+    if s.turn is not None and event.run == s.run:
+        s.turn.submitted_at = at
 
 
 def _completed(s: OpenTurn, at: int, event: e.RunCompleted) -> Turn | None:
@@ -150,26 +155,25 @@ def _failed(s: OpenTurn, _: int, _event: e.RunFailed | e.RunCancelled) -> None:
 
 
 def _forget_runs(s: OpenTurn) -> None:
-    s.run, s.runs, s.submitted_at = "", 0, None
-    s.first_at = s.gathered_at = s.claimed_at = s.started_at = 0
+    s.run, s.turn = "", None
 
 
 def _parked(s: OpenTurn, at: int, event: e.TurnParked) -> Turn | None:
     given_up = s.claimed
     turn = _ended(s, "parked", at, completed_at=None)
-    s.parked = [*s.parked, *given_up][-MAX_KEPT:]
+    s.parked = (s.parked + given_up)[-MAX_KEPT:]
     if event.apology is not None:  # an apology is no answer: nobody times it
         s.delivering, s.answered = "", None
     return turn
 
 
 def _retried(s: OpenTurn, _: int, _event: e.TurnRetried) -> None:
-    s.waiting = [*s.parked, *s.waiting]
-    s.parked = []
+    s.waiting = s.parked + s.waiting
+    s.parked = ()
 
 
 def _dropped(s: OpenTurn, _: int, _event: e.TurnDropped) -> None:
-    s.parked = []
+    s.parked = ()
 
 
 def _sent(s: OpenTurn, at: int, event: e.MessageSent) -> Turn | None:
@@ -193,30 +197,24 @@ def _settled(s: OpenTurn, at: int, run: str, part: int, *, surely: bool) -> Turn
     s.unsure = s.unsure or not surely
     if part + 1 < s.parts:
         return None
-    outcome = "part" if s.unsure else "sent"
+    turn.outcome, turn.ended_at = "part" if s.unsure else "sent", at
     s.delivering, s.parts, s.unsure, s.answered = "", 0, False, None
-    return msgspec.structs.replace(turn, outcome=outcome, ended_at=at)
+    return turn
 
 
 def _ended(s: OpenTurn, outcome: str, at: int, *, completed_at: int | None) -> Turn | None:
     """Close the run; None if every message of it was taken back: there is nothing to time."""
-    turn = None
-    if s.claimed and s.runs:
-        turn = Turn(
-            outcome=outcome,
-            first_at=s.first_at,
-            gathered_at=s.gathered_at,
-            last_at=_span(s.claimed, at)[1],
-            messages=sum(message.count for message in s.claimed),
-            runs=s.runs,
-            claimed_at=s.claimed_at,
-            started_at=s.started_at,
-            submitted_at=s.submitted_at,
-            completed_at=completed_at,
-            ended_at=at,
-        )
-    s.claimed = []
+    turn, claimed = s.turn, s.claimed
+    s.claimed = ()
     _forget_runs(s)
+    if turn is None or not claimed:
+        return None
+    turn.outcome, turn.completed_at, turn.ended_at = outcome, completed_at, at
+    if len(claimed) == 1:  # most turns
+        turn.last_at, turn.messages = claimed[0].at, claimed[0].count
+    else:
+        turn.last_at = max(message.at for message in claimed)
+        turn.messages = sum(message.count for message in claimed)
     return turn
 
 

@@ -37,8 +37,7 @@ def build_at(  # noqa: PLR0913 - what of what, until when, and where
     epoch = log.head().epoch
     views = Views(path)
     try:
-        for model in models:
-            views.begin(model, epoch)
+        views.begin(models, epoch)
         engine = Engine(
             views,
             log,

@@ -4,6 +4,9 @@ The new rows grow in a file of their own, `views.building.db`, whose process may
 moment: the live tables are untouched, and the next rebuild goes on where it ended. The switch is
 one transaction on `views.db`: a reader sees the old rows or the new ones, whole, and never rows of
 an earlier position than before.
+
+Indexes that only readers use are made at the switch, when their rows are all there: nobody reads
+the growing file, and keeping an index costs as much as half of the row.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 import structlog
@@ -29,6 +32,39 @@ from eventstore.types import Position
 
 _log = structlog.get_logger(__name__)
 _ATTEMPTS: Final = 3
+_PUT_OFF: Final = """
+CREATE TABLE IF NOT EXISTS put_off (model TEXT NOT NULL, name TEXT PRIMARY KEY, sql TEXT NOT NULL)
+"""
+
+
+class _Growing(Views):
+    """The file in which new rows grow: nobody else reads it."""
+
+    _journal: ClassVar = "TRUNCATE"
+    """New pages are written once, and not into a WAL first."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the file. Raises `sqlite3.Error` if it cannot be used."""
+        super().__init__(path)
+        try:
+            with self.transaction() as db:
+                db.execute(_PUT_OFF)
+        except BaseException:
+            self.close()
+            raise
+
+    def _made(self, db: sqlite3.Connection, model: ReadModel) -> None:
+        """Put off the indexes until the switch, but for those that keep doubles out."""
+        db.execute("DELETE FROM put_off WHERE model = ?", (model.name,))
+        for table in model.tables:
+            found = db.execute(
+                "SELECT name, sql FROM main.sqlite_master"
+                " WHERE type = 'index' AND tbl_name = ? AND sql LIKE 'CREATE INDEX %'",
+                (table,),
+            ).fetchall()
+            for name, statement in found:
+                db.execute("INSERT INTO put_off VALUES (?, ?, ?)", (model.name, name, statement))
+                db.execute(f'DROP INDEX main."{name}"')
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -103,13 +139,13 @@ def _building(path: Path) -> Iterator[Views]:
     """Open what an earlier rebuild left, or a new file; throw it away if all went well."""
     fresh = beside(path)
     try:
-        building = Views(fresh)
+        building = _Growing(fresh)
     except sqlite3.OperationalError:  # busy, full, not writable: not the file's fault
         raise
     except sqlite3.DatabaseError as error:
         _log.warning("READ_MODEL_REBUILD", file=fresh.name, error=str(error))
         _discard(fresh)
-        building = Views(fresh)
+        building = _Growing(fresh)
     try:
         yield building
     finally:
@@ -118,7 +154,7 @@ def _building(path: Path) -> Iterator[Views]:
 
 
 def _discard(path: Path) -> None:
-    for suffix in ("", "-wal", "-shm"):
+    for suffix in ("", "-journal", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
@@ -129,13 +165,16 @@ def _prepare(building: Views, log: LogReader, models: Sequence[ReadModel]) -> No
     for name in known.keys() - {model.name for model in models}:
         with building.transaction() as db:
             forget(db, name, set(known[name].tables))
-    for model in models:
-        if not _goes_on(known.get(model.name), model, log):
-            building.begin(model, epoch)
+    building.begin(
+        [model for model in models if not _goes_on(building, known.get(model.name), model, log)],
+        epoch,
+    )
 
 
-def _goes_on(standing: Standing | None, model: ReadModel, log: LogReader) -> bool:
+def _goes_on(building: Views, standing: Standing | None, model: ReadModel, log: LogReader) -> bool:
     if standing is None or standing.version != model.version or standing.state != "live":
+        return False
+    if building.lacks_migrations(model):  # which may be about indexes that were dropped here
         return False
     try:
         log.verify_cursor(standing.cursor)
@@ -213,6 +252,9 @@ def _move(
             db.execute(f'INSERT INTO main."{table}" SELECT * FROM fresh."{table}"')  # noqa: S608
         for _, statement in objects[1:]:
             db.execute(statement)
+    query = "SELECT sql FROM fresh.put_off WHERE model = ? ORDER BY name"
+    for (statement,) in db.execute(query, (model.name,)).fetchall():
+        db.execute(statement)
     db.execute(
         "INSERT INTO main._sqlite_migrations (migration_set, name, applied_at)"
         " SELECT migration_set, name, applied_at FROM fresh._sqlite_migrations"

@@ -85,10 +85,11 @@ class TokenTotals(PersonModel[TokenRow]):
         for _, stream, _, kind, event in batch:
             row = rows[stream]
             if isinstance(event, TokensIncremented):
-                if event.total > 0:
-                    row.total += event.total
+                total = event.total
+                if total > 0:
+                    row.total += total
                     if event.thread == row.thread:
-                        row.tokens += event.total
+                        row.tokens += total
             elif isinstance(event, ThreadStarted):
                 row.left_behind += row.tokens
                 row.thread = event.thread

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Final
 
@@ -36,6 +37,7 @@ _COLUMNS: Final = (
     *PARTS,
     *("total", "reply"),
 )
+_INSERT: Final = f"INSERT INTO turns ({', '.join(_COLUMNS)})"
 _MAX_OPEN: Final = 200_000
 _pack: Final[Callable[[OpenTurn], bytes]] = msgspec.msgpack.Encoder().encode
 _unpack: Final = msgspec.msgpack.Decoder(OpenTurn).decode
@@ -61,7 +63,7 @@ class TurnLatency(ReadModel):
     """How long people wait, and for what."""
 
     name = "turn_latency"
-    version = 1
+    version = 2
     tables = ("turns", "open_turns")
     migrations = _migrations
     events: ClassVar = TURN_EVENTS
@@ -98,23 +100,27 @@ class _LatencySession(Session):
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
-        self._open: dict[str, OpenTurn] = {}
-        self._ended: list[tuple[int | str | None, ...]] = []
+        self._open = defaultdict[str, OpenTurn](OpenTurn)
         query = "SELECT NOT EXISTS (SELECT 1 FROM open_turns)"
         self._blank = bool(db.execute(query).fetchone()[0])  # then there is nothing to load
 
     def apply(self, batch: Sequence[Seen]) -> None:
         if len(self._open) > _MAX_OPEN:
             self.flush()
-        self._load({seen[1] for seen in batch}.difference(self._open))
-        open_turns, take = self._open, TAKE
+        if not self._blank:
+            self._load({seen[1] for seen in batch}.difference(self._open))
+        open_turns, take, forgets = self._open, TAKE, self._blank
+        ended = []
         for position, stream, at, kind, event in batch:
-            turn = take[kind](open_turns[stream], at, event)
+            now = open_turns[stream]
+            turn = take[kind](now, at, event)
             if turn is not None:
-                self._ended.append(row_of(position, stream.removeprefix(PREFIX), turn))
+                ended.append(row_of(position, stream.removeprefix(PREFIX), turn))
+                if forgets and now.is_blank:  # few are open: they stay in the processor's cache
+                    del open_turns[stream]
+        insert_rows(self._db, _INSERT, ended)  # now: a rebuild has a million of them in hand else
 
     def flush(self) -> None:
-        insert_rows(self._db, f"INSERT INTO turns ({', '.join(_COLUMNS)})", self._ended)
         open_ones = {stream: turn for stream, turn in self._open.items() if not turn.is_blank}
         if not self._blank:
             self._db.executemany(
@@ -126,13 +132,11 @@ class _LatencySession(Session):
             "INSERT OR REPLACE INTO open_turns (user, state)",
             [(_user(stream), _pack(turn)) for stream, turn in sorted(open_ones.items())],
         )
-        self._ended.clear()
         self._open.clear()
         self._blank = False
 
     def _load(self, streams: set[str]) -> None:
-        self._open.update({stream: OpenTurn() for stream in streams})
-        if self._blank or not streams:
+        if not streams:
             return
         query = "SELECT user, state FROM open_turns WHERE user IN (SELECT value FROM json_each(?))"
         for user, state in self._db.execute(query, (json.dumps([_user(s) for s in streams]),)):

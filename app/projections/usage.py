@@ -43,18 +43,17 @@ class Usage(TallyModel):
                 tally[at // HOUR, ""][8] += 1
             elif event.total > 0:
                 row = tally[at // HOUR, event.model]
+                total, sent, answered = event.total, event.input, event.output
                 row[0] += 1
-                row[1] += event.total
-                row[2] += event.input
-                row[3] += event.output
-                row[4] += event.cached
+                row[1] += total
                 row[5] += event.reasoning
-                if event.input + event.output != event.total or event.cached > event.input:
+                if sent + answered == total and event.cached <= sent:
+                    row[2] += sent
+                    row[3] += answered
+                    row[4] += event.cached
+                else:
                     row[6] += 1
-                    row[7] += event.total
-                    row[2] -= event.input
-                    row[3] -= event.output
-                    row[4] -= event.cached
+                    row[7] += total
 
 
 @_migrations()

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 import msgspec
 from msgspec.structs import astuple
@@ -87,6 +87,9 @@ class Standing(msgspec.Struct, frozen=True):
 class Views:
     """The read models' file."""
 
+    _journal: ClassVar[Literal["WAL", "TRUNCATE"]] = "WAL"
+    """How SQLite keeps a transaction whole: WAL, so that readers never wait."""
+
     def __init__(self, path: Path, *, clock: Clock = system_clock) -> None:
         """Open or create the file. Raises `sqlite3.Error` if it cannot be used."""
         self.path = path
@@ -103,7 +106,7 @@ class Views:
 
     def _open(self) -> None:
         self._readers: SimpleQueue[sqlite3.Connection] = SimpleQueue()
-        self._writer = _connect(self.path)
+        self._writer = _connect(self.path, self._journal)
         file = file_id(self.path)
         try:
             with self.transaction() as db:  # taken first: two processes may come at once
@@ -149,7 +152,8 @@ class Views:
 
     def _is_sound(self) -> bool:
         try:
-            with closing(_connect(self.path)) as fresh:  # without pages remembered from before
+            # On a connection that remembers no pages from before.
+            with closing(_connect(self.path, self._journal)) as fresh:
                 (found,) = fresh.execute("PRAGMA quick_check(1)").fetchone()
         except sqlite3.DatabaseError as error:
             return not is_damaged(error)
@@ -190,7 +194,7 @@ class Views:
         try:
             return idle.get_nowait()
         except Empty:
-            connection = _connect(self.path)
+            connection = _connect(self.path, self._journal)
             connection.execute("PRAGMA query_only=ON")
             return connection
 
@@ -263,18 +267,29 @@ class Views:
                 map(astuple, news),
             )
 
-    def begin(self, model: ReadModel, epoch: Epoch) -> None:
-        """Make the model's tables anew, empty, with its cursor before the first event."""
+    def begin(self, models: Iterable[ReadModel], epoch: Epoch) -> None:
+        """Make the models' tables anew, empty, with their cursors before the first event."""
+        start = Cursor(epoch, Position(0), b"")
         with self.transaction() as db:
-            before = standings(db).get(model.name)
-            forget(db, model.name, {*model.tables, *(before.tables if before else ())})
-            model.migrations.apply(Database(db))
-            cursor = Cursor(epoch, Position(0), b"")
-            self.put(db, Standing(model.name, model.version, cursor, "live", tables=model.tables))
+            known = standings(db)
+            for model in models:
+                before = known.get(model.name)
+                forget(db, model.name, {*model.tables, *(before.tables if before else ())})
+                model.migrations.apply(Database(db))
+                self._made(db, model)
+                fresh = Standing(model.name, model.version, start, "live", tables=model.tables)
+                self.put(db, fresh)
+
+    def _made(self, db: sqlite3.Connection, model: ReadModel) -> None:
+        """Change a model's new, empty tables inside the open transaction. Nothing, as a rule."""
+
+    def lacks_migrations(self, model: ReadModel) -> bool:
+        """Tell whether this release has migrations of the model that were not applied here."""
+        return bool(model.migrations.pending(Database(self._writer)))
 
     def migrate(self, model: ReadModel) -> None:
         """Apply migrations that this release added without another version (an index, …)."""
-        if model.migrations.pending(Database(self._writer)):
+        if self.lacks_migrations(model):
             with self.transaction() as db:
                 model.migrations.apply(Database(db))
 
@@ -314,7 +329,7 @@ def forget(db: sqlite3.Connection, model: str, tables: set[str]) -> None:
     db.execute("DELETE FROM main.cursors WHERE model = ?", (model,))
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, journal: str) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path,
         timeout=_BUSY_SECONDS,
@@ -323,7 +338,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         cached_statements=256,
     )
     try:
-        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA journal_mode={journal}")
         connection.execute("PRAGMA synchronous=NORMAL")
     except BaseException:
         connection.close()

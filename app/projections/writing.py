@@ -2,7 +2,7 @@
 
 Python's `sqlite3` gives up the interpreter's lock for each row of an `executemany`, and must win it
 back from the event loop: beside a busy one that costs more than the row
-(`docs/decisions/0003-few-statements-a-commit.md`).
+(`docs/decisions/0003-few-statements-a-commit.md`). In bulk, too, a row of many costs two thirds.
 """
 
 from __future__ import annotations
@@ -18,17 +18,10 @@ _MOST: Final = 128
 prepared."""
 
 
-_BULK: Final = 2000
-"""From so many rows on it is bulk work, in a process that has the lock to itself."""
-
-
 def insert_rows(
     db: sqlite3.Connection, into: str, rows: Sequence[Sequence[Any]], then: str = ""
 ) -> None:
     """`into` VALUES (…), (…) … `then`: the rows, all of one length, in their order."""
-    if len(rows) >= _BULK:
-        db.executemany(_statement(into, len(rows[0]), 1, then), rows)
-        return
     start, size = 0, _MOST
     while start < len(rows):
         while size > len(rows) - start:

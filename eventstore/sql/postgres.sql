@@ -54,6 +54,10 @@ SELECT e.position, s.name, e.version, e.type, e.recorded_at, e.key, e.append_id,
          ORDER BY position LIMIT %s) e
   JOIN streams s ON s.id = e.stream_id ORDER BY e.position;
 
+-- scan_all: The log for read models that want nearly all of it, oldest first. Streams by number.
+SELECT position, stream_id, type, recorded_at, state FROM events
+ WHERE position > %s AND position <= %s ORDER BY position;
+
 -- scan_types: Some types of the log for a read model, oldest first. Streams by number.
 SELECT position, stream_id, type, recorded_at, state FROM events
  WHERE position > %s AND position <= %s AND type = ANY (%s) ORDER BY position;

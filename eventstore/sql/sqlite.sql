@@ -127,6 +127,10 @@ SELECT e.position, s.name, e.version, e.type, e.recorded_at, e.key, e.append_id,
   FROM events e CROSS JOIN streams s ON s.id = e.stream_id
  WHERE e.position > ? AND e.position <= ? AND instr(e.state, ?) > 0 ORDER BY e.position LIMIT ?;
 
+-- scan_all: The log for read models that want nearly all of it, oldest first. Streams by number.
+SELECT position, stream_id, type, recorded_at, state FROM events
+ WHERE position > ? AND position <= ? ORDER BY position;
+
 -- scan_types: Some types of the log for a read model, oldest first. Streams by number.
 SELECT position, stream_id, type, recorded_at, state FROM events
  WHERE position > ? AND position <= ? AND type IN (/*types*/) ORDER BY position;

@@ -127,6 +127,14 @@ def test_a_scan_finds_the_wanted_types_between_two_positions(log: LogStore, beyo
     assert log.scan(after=Position(1), up_to=Position(2), types=["Done"]) == []
 
 
+def test_a_scan_without_types_finds_everything_between_two_positions(log: LogStore) -> None:
+    for stream in (ANA, BEN):
+        write(log, append(stream, 0, *(event(kind=kind) for kind in KINDS)))
+    scanned = log.scan(after=Position(1), up_to=Position(5))
+    assert scanned == log.scan(after=Position(1), up_to=Position(5), types=KINDS)
+    assert [position for position, *_ in scanned] == [2, 3, 4, 5]
+
+
 def test_a_stream_is_read_between_versions(log: LogStore) -> None:
     grow(log, [3, 3], ANA)
     grow(log, [2], BEN)

@@ -74,8 +74,7 @@ def test_they_are_not_moved_twice_by_engines_that_meet(
 ) -> None:
     play(there, 60)
     views, others = Views(tmp_path / "views.db"), Views(tmp_path / "views.db")
-    for model in MODELS:
-        views.begin(model, there.log.head().epoch)
+    views.begin(MODELS, there.log.head().epoch)
     engines = [Engine(v, there.log, MODELS, window=7) for v in (views, others)]
     while sum(engine.advance() for engine in engines):  # all of them, each time
         pass

@@ -52,9 +52,8 @@ class Reaper:
 
 
 def build(views: Views, history: TestLog, models: Sequence[ReadModel] = MODELS) -> None:
-    for model in models:
-        if model.name not in views.standings():
-            views.begin(model, history.log.head().epoch)
+    known = views.standings()
+    views.begin([model for model in models if model.name not in known], history.log.head().epoch)
 
 
 def follow(views: Views, history: TestLog, models: Sequence[ReadModel] = MODELS) -> None:

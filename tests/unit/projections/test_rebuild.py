@@ -11,6 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from sqlite_utils import Database
+from sqlite_utils.migrations import Migrations
 
 from app.lock import exclusive
 from app.projections import (
@@ -21,6 +23,7 @@ from app.projections import (
     content,
     content_hash,
     rebuild,
+    thread_map,
 )
 from app.projections.engine import Engine
 from app.projections.errors import RebuildFailed
@@ -39,6 +42,19 @@ class NextThreadMap(ThreadMap):
 
 
 NEXT = (NextThreadMap(), *MODELS[1:])
+_indexed = Migrations("thread_map")
+_indexed()(thread_map.table)
+
+
+@_indexed()
+def by_thread(db: Database) -> None:
+    db.table("thread_map").create_index(["thread"])
+
+
+class IndexedThreadMap(ThreadMap):
+    """That of a release which added an index: the rows are the same, and so is the version."""
+
+    migrations = _indexed
 
 
 def test_deleting_the_views_and_rebuilding_gives_the_same_content(history: TestLog) -> None:
@@ -142,6 +158,48 @@ def test_a_killed_rebuild_goes_on_where_it_ended(views: Views, history: TestLog)
     rebuild(views, history.log, MODELS, progress=read.append)
     assert read[0] > 30
     assert content(views) == naive(history.log)
+
+
+def test_indexes_that_only_readers_use_are_made_at_the_switch(
+    views: Views, history: TestLog, tmp_path: Path
+) -> None:
+    history.chat("abc", turns=2)
+    made = Views(tmp_path / "made.db")
+    build(made, history)
+    growing: list[dict[str, str]] = []
+
+    def look(step: str) -> None:
+        if step == "committed":
+            with closing(sqlite3.connect(beside(views.path))) as db:
+                growing.append(plain_indexes(db))
+
+    with pytest.raises(Killed):
+        rebuild(views, history.log, MODELS, window=5, at_step=Reaper(40))
+    rebuild(views, history.log, MODELS, window=5, at_step=look)
+    with made.read() as wanted, views.read() as db:
+        assert plain_indexes(db) == plain_indexes(wanted) != {}
+    assert growing
+    assert not any(growing)
+    made.close()
+
+
+def test_what_a_killed_rebuild_left_without_an_index_of_this_release_is_begun_anew(
+    views: Views, history: TestLog
+) -> None:
+    history.chat("abc", turns=2)
+    with pytest.raises(Killed):
+        rebuild(views, history.log, MODELS, window=5, at_step=Reaper(40))
+    rebuild(views, history.log, (IndexedThreadMap(), *MODELS[1:]))
+    with views.read() as db:
+        assert "idx_thread_map_thread" in plain_indexes(db)
+    views.migrate(IndexedThreadMap())  # finds that it was applied
+    assert content(views) == naive(history.log)
+
+
+def plain_indexes(db: sqlite3.Connection) -> dict[str, str]:
+    """How the indexes that refuse no rows are made, by name."""
+    query = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql LIKE 'CREATE INDEX%'"
+    return dict(db.execute(query).fetchall())
 
 
 def test_a_building_file_that_cannot_be_read_is_made_again(views: Views, history: TestLog) -> None:
