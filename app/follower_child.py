@@ -32,8 +32,8 @@ from eventstore.frames import frame
 
 NICENESS: Final = 5
 """Webhooks come first where there are not processors enough for all."""
-RESTS: Final = 4
-"""Times as long as a batch took: at most a fifth of a processor, for batches worth committing."""
+RESTS: Final = 6
+"""Times as long as a batch took: a seventh of a processor at most, for batches worth committing."""
 
 _log = structlog.get_logger(__name__)
 

@@ -30,6 +30,8 @@ from eventstore.types import (
 )
 
 POLL_SECONDS: Final = 0.01
+CACHE_KB: Final = 32 * 1024
+"""Of whoever writes: the leaves of the index of keys are touched at random."""
 
 
 class SQLiteLog(SQLiteAppends, LogQueries):
@@ -53,6 +55,7 @@ class SQLiteLog(SQLiteAppends, LogQueries):
             self._watcher = connect(database)
             if server:
                 writer.execute("PRAGMA wal_autocheckpoint=16000")
+                writer.execute(f"PRAGMA cache_size=-{CACHE_KB}")
             if not self._has_schema():
                 writer.executescript("BEGIN IMMEDIATE;" + SQL["schema"] + "COMMIT;")
             self._add_node_status()

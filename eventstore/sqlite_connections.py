@@ -43,6 +43,8 @@ def connect(database: str, *, busy_seconds: float = _BUSY_SECONDS) -> sqlite3.Co
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA recursive_triggers=ON")
         connection.execute("PRAGMA wal_autocheckpoint=0")
+        # A statement of many rows notes what it changes, lest it fail half-way: not in a file.
+        connection.execute("PRAGMA temp_store=MEMORY")
     except sqlite3.Error:
         connection.close()
         raise

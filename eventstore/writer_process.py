@@ -44,10 +44,13 @@ USEFUL_SECONDS: Final = 10.0
 END_SECONDS: Final = 15.0
 """How long a process may take to commit what waits and close its file before it is killed."""
 
-LOOK_SECONDS: Final = 0.0003
+MANY: Final = 24
+"""Requests that do not wait for the end of the round: a third of a busy one, worth a commit."""
+LOOK_SECONDS: Final = 0.0006
 """How long to look for the answer to a request that is alone: two commits on a quick disk."""
-NO_LOOK: Final = 100
-"""Requests that are not looked after when the disk has turned out to be slow."""
+FEW: Final = 4
+NO_LOOK: Final = 128
+"""Requests that are not looked after when the disk has turned out to be slow: at first, at most."""
 
 _logger = logging.getLogger(__name__)
 _Taken = Answer[Appended | None]
@@ -86,6 +89,7 @@ class ProcessWriter(LogWriter):
         self._lonely = 0
         """Requests in a row, each of which was alone on its way."""
         self._looks_again = 0
+        self._patience = FEW
         self._last = log.head().position
         """The last position that was answered: what is on its way comes after it."""
         self._closed = False
@@ -114,7 +118,11 @@ class ProcessWriter(LogWriter):
     def send(
         self, request: Request, done: _Taken, loop: asyncio.AbstractEventLoop | None = None
     ) -> None:
-        """Queue a request; it leaves at the end of this round of the event loop."""
+        """Queue a request. It leaves at the end of this round of the event loop, or at once.
+
+        At once when it is likely to be alone, and when many wait: the process then commits those
+        while the loop goes on with the round.
+        """
         if self._closed:
             raise LogUnavailable(CLOSED)
         if self._down:
@@ -129,6 +137,9 @@ class ProcessWriter(LogWriter):
                 self._use(loop)
             loop.call_soon(self._flush)
         self._queue.append((request, done))
+        lonely = self._lonely >= LONELY and not self._sent
+        if (lonely or len(self._queue) >= MANY) and self._recovering is None:
+            self._leave()
 
     def close(self) -> None:
         """Commit what is waiting, answer it, and let the process end. Idempotent, from any thread.
@@ -220,12 +231,16 @@ class ProcessWriter(LogWriter):
 
     # -- to and fro -------------------------------------------------------------------------------
 
-    def _flush(self) -> None:
+    def _leave(self) -> None:
         """Send what was asked for."""
-        if self._recovering is not None or self._closed:
-            return  # it goes to the next process, or has gone
         self._pack()
         self._write()
+
+    def _flush(self) -> None:
+        """Send what was asked for in a round of the event loop, and look after a lone caller."""
+        if self._recovering is not None or self._closed:
+            return  # it goes to the next process, or has gone
+        self._leave()
         lonely = len(self._sent) == 1 and len(self._sent[0].takers) == 1
         self._lonely = self._lonely + 1 if lonely else 0
         if self._lonely >= LONELY:
@@ -235,7 +250,7 @@ class ProcessWriter(LogWriter):
         """Look for the answer to one caller's request, before the event loop goes to sleep.
 
         To sleep and be woken takes as long as the commit. Where the disk is slower than that, it
-        is tried again after so many others only.
+        is tried again after some others only, and after ever more of them.
         """
         if self._looks_again:
             self._looks_again -= 1
@@ -243,8 +258,10 @@ class ProcessWriter(LogWriter):
         deadline = time.monotonic() + LOOK_SECONDS
         while not self._ready.poll(0):
             if time.monotonic() > deadline:
-                self._looks_again = NO_LOOK
+                self._looks_again = self._patience
+                self._patience = min(2 * self._patience, NO_LOOK)
                 return
+        self._patience = FEW
         self._readable()
 
     def _pack(self) -> None:

@@ -340,6 +340,7 @@ def _connect(path: Path, journal: str) -> sqlite3.Connection:
     try:
         connection.execute(f"PRAGMA journal_mode={journal}")
         connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA temp_store=MEMORY")  # large statements take notes
     except BaseException:
         connection.close()
         raise
