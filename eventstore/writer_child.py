@@ -64,9 +64,9 @@ class Inbox:
 
         `soon`: the next one is likely to come in no time.
         """
+        seen: list[tuple[int, int]] = []
         while not self._waiting and not self.ended:
-            if soon and self._spins:
-                self._spin()
+            seen = self._spin() if soon and self._spins else []
             self._read()
         taken: list[Batch] = []
         appends = 0
@@ -76,18 +76,17 @@ class Inbox:
             taken.append(batch)
             appends += len(batch.appends)
         del self._waiting[: len(taken)]
-        if self._hung_up():
+        if any(event & select.POLLHUP for _, event in seen or self._ready.poll(0)):
             self.ended = True  # like whoever asked: another may be at the log already
             return []
         return taken
 
-    def _hung_up(self) -> bool:
-        return any(event & select.POLLHUP for _, event in self._ready.poll(0))
-
-    def _spin(self) -> None:
+    def _spin(self) -> list[tuple[int, int]]:
+        """Look for what comes next; return what was seen of the socket, if anything was."""
         deadline = time.monotonic() + SPIN_SECONDS
-        while not self._ready.poll(0) and time.monotonic() < deadline:
+        while not (seen := self._ready.poll(0)) and time.monotonic() < deadline:
             pass
+        return seen
 
     def _read(self) -> None:
         messages = self._frames.receive(self._source)
