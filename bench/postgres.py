@@ -7,8 +7,10 @@ of the tests is used, which flushes like any other and has PostgreSQL's usual se
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import psycopg
@@ -23,6 +25,7 @@ from eventstore.migrate_sqlite import SqliteSource
 if TYPE_CHECKING:
     from tests.postgres import Databases
 
+ROOT: Final = str(Path(__file__).parents[1])
 SCHEMA: Final = "bot_default"
 _USUAL: Final = {"shared_buffers": "128MB", "max_wal_size": "1GB"}
 
@@ -30,6 +33,7 @@ _USUAL: Final = {"shared_buffers": "128MB", "max_wal_size": "1GB"}
 @contextmanager
 def databases() -> Iterator[Databases]:
     """Lend a server on which databases can be made. Raises `PeerMissing`."""
+    _find_tests()
     try:
         from tests.postgres import (  # noqa: PLC0415 - not there where Hilo is only used
             DURABLE,
@@ -51,6 +55,12 @@ def databases() -> Iterator[Databases]:
         yield server
     finally:
         server.close()
+
+
+def _find_tests() -> None:
+    """Let this process import the tests: a console script does not look beside its packages."""
+    if ROOT not in sys.path and (Path(ROOT) / "tests" / "postgres.py").exists():
+        sys.path.append(ROOT)
 
 
 def library_settings(url: str) -> dict[str, str]:

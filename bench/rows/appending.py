@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +41,7 @@ def _many_callers(plan: Plan, data: DataSet) -> Row:
         peer = stack.enter_context(closing(Library(library, plan, data, ours)))
         ours.warm_up()
         peer.take_turns(plan.work(1000, least=10))
+        stack.enter_context(_collecting_as_served())
         rounds = interleaved(
             lambda: ours.take_turns(turns, callers=MANY),
             lambda: peer.take_turns(theirs),
@@ -57,6 +59,20 @@ def _many_callers(plan: Plan, data: DataSet) -> Row:
     )
 
 
+@contextmanager
+def _collecting_as_served() -> Iterator[None]:
+    """Collect garbage as `hilo serve` does, both sides: the data set's people are no garbage."""
+    before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 1000)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
+
+
 def one_caller(plan: Plan) -> list[Row]:
     """One caller that waits for every turn, against `sqlite3` by hand."""
     return [_one_caller(plan, data) for data in plan.sets.both]
@@ -69,6 +85,7 @@ def _one_caller(plan: Plan, data: DataSet) -> Row:
         peer = stack.enter_context(closing(ByHand(plan, data, ours)))
         ours.warm_up()
         peer.take_turns(turns)
+        stack.enter_context(_collecting_as_served())
         rounds = interleaved(
             lambda: ours.take_turns(turns, callers=1),
             lambda: peer.take_turns(turns),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +123,17 @@ def test_numbers_are_printed_as_exactly_as_they_deserve() -> None:
 def test_a_percentile_is_one_of_the_values() -> None:
     assert percentile(range(1, 101), 0.99) == 100
     assert percentile([7.0], 0.5) == 7.0
+
+
+def test_a_console_script_finds_the_postgresql_of_the_tests(tmp_path: Path) -> None:
+    script = "from bench.postgres import databases\nwith databases() as it: print(it.database())"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.startswith("postgres"), done.stderr
