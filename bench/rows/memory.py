@@ -55,6 +55,7 @@ def serving(plan: Plan) -> list[Row]:
             server.work(plan, webhooks=WEBHOOKS)
             sizes.append(server.resident())
             plan.say(f"phase {number + 1} of {phases}: {sizes[-1]:.0f} MB")
+        beside = ", ".join(f"{name} {size:.0f} MB" for name, size in server.beside().items())
     shown = ", ".join(f"{size:.0f}" for size in sizes)
     webhooks, pages, turns = (thousands(plan.work(n)) for n in (WEBHOOKS, PAGES, TURNS))
     phase = f"each phase {webhooks} webhooks, {pages} pages, {turns} turns"
@@ -67,7 +68,7 @@ def serving(plan: Plan) -> list[Row]:
             unit="MB",
             data_set=data.name,
             notes=f"{begun:.0f} MB before them; the worker, a child that is gone by then, took "
-            f"{server.worker:.0f} MB beside it",
+            f"{server.worker:.0f} MB beside it; those that stay: {beside}",
         ),
         compare(
             "serve-flat",
@@ -104,12 +105,21 @@ class _Server:
 
     def look(self) -> None:
         """See how large the worker is now, if there is one."""
-        for child in self._process.children():
+        for child in self._process.children(recursive=True):
             try:
                 if "app.worker" in child.cmdline():
                     self.worker = max(self.worker, child.memory_info().rss / 1e6)
             except psutil.Error:  # it has just ended
                 continue
+
+    def beside(self) -> dict[str, float]:
+        """The children that stay, and their resident memory in MB; some of it is shared."""
+        children = [(child.cmdline(), child) for child in self._process.children()]
+        return {
+            line[line.index("-m") + 1]: child.memory_info().rss / 1e6
+            for line, child in children
+            if "-m" in line
+        }
 
     def work(self, plan: Plan, *, webhooks: int) -> None:
         """Bring one phase's load and wait until all that follows from it is done."""
