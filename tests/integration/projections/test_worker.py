@@ -7,8 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,21 +21,6 @@ from tests.unit.projections.histories import CODEC, TestLog, received, tokens
 from tests.unit.projections.test_engine import BROKEN
 
 ENOUGH = 60.0
-
-
-@pytest.fixture
-def history(tmp_path: Path) -> Iterator[TestLog]:
-    (tmp_path / "bot").mkdir()
-    log = TestLog(tmp_path / "bot" / "log.db")
-    yield log
-    log.close()
-
-
-@pytest.fixture
-def views(history: TestLog) -> Iterator[Views]:
-    views = Views(history.path.with_name("views.db"))
-    yield views
-    views.close()
 
 
 def worker(history: TestLog, *arguments: str) -> tuple[int, list[dict[str, Any]]]:

@@ -27,21 +27,6 @@ ENOUGH = 60.0
 
 
 @pytest.fixture
-def history(tmp_path: Path) -> Iterator[TestLog]:
-    (tmp_path / "bot").mkdir()
-    log = TestLog(tmp_path / "bot" / "log.db")
-    yield log
-    log.close()
-
-
-@pytest.fixture
-def views(history: TestLog) -> Iterator[Views]:
-    views = Views(history.path.with_name("views.db"))
-    yield views
-    views.close()
-
-
-@pytest.fixture
 def said(tmp_path: Path) -> Iterator[Callable[[], str]]:
     """What is in the technical log."""
     logs.configure(tmp_path / "logs")
