@@ -28,7 +28,8 @@ def is_damaged(error: BaseException) -> bool:
     if not isinstance(error, sqlite3.DatabaseError):
         return False
     code: int = getattr(error, "sqlite_errorcode", 0)
-    return code & _PRIMARY in _DAMAGED
+    # Short: a page is missing that the header counts, or the write-ahead log.
+    return code & _PRIMARY in _DAMAGED or code == sqlite3.SQLITE_IOERR_SHORT_READ
 
 
 def file_id(path: Path) -> FileId | None:
@@ -51,12 +52,25 @@ def put_aside(path: Path, error: BaseException) -> Path:
     return moved
 
 
-def remove_leftovers(path: Path) -> None:
-    """Remove the -wal and -shm of a file that was deleted: a new file would take them for its own.
+def is_emptied(path: Path) -> bool:
+    """Tell whether a database of that name has lost even its header."""
+    return path.is_file() and path.stat().st_size == 0
 
-    Whoever still has the deleted file open goes on with them.
+
+def wal_of(path: Path) -> FileId | None:
+    """Return which file is the write-ahead log of the one of that name now."""
+    return file_id(path.with_name(f"{path.name}-wal"))
+
+
+def remove_leftovers(path: Path, wal: FileId | None) -> None:
+    """Remove what is left of a file that was deleted, emptied or replaced, and had that `wal`.
+
+    Another file of its name would take a -wal and a -shm for its own. Whoever still has the old
+    one open goes on with them.
     """
-    if not path.exists():
+    if is_emptied(path):
+        path.unlink()  # a new one in its place is known to be another
+    if not path.exists() or (wal is not None and wal == wal_of(path)):
         for suffix in ("-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
 

@@ -199,7 +199,9 @@ class Seat:
             return BotReadiness(bot=self.bot, status="not ready", reason=self.reason)
         position, waiting = bot.position, bot.writer.waiting
         failure = bot.writer.last_failure
-        reason = "" if failure is None else "the log cannot be written"
+        reason = "the log cannot be used: heartbeats fail" if bot.nodes.failing else ""
+        if failure is not None:
+            reason = "the log cannot be written"
         silent = bot.writer.busy_seconds
         if silent > self.settings.webhook_seconds:
             reason = f"the log has not answered for {silent:.0f} s"

@@ -180,6 +180,17 @@ class PatientProtocol(ShortWayProtocol):
             self.transport.write(_NO_ROOM)
             self.transport.close()
 
+    def send_400_response(self, msg: str) -> None:
+        """Say that what was read is no request, and end the connection."""
+        problem = Problem(
+            type="/problems/unreadable-request",
+            title="This cannot be read as an HTTP request",
+            status=400,
+            detail=msg,
+        )
+        self.transport.write(_raw(problem, "Bad Request"))
+        self.transport.close()
+
     def waits_for(self) -> Wait | None:
         """Return what the client has to do next; None if it is the server's turn, or all is well.
 

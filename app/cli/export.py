@@ -35,6 +35,7 @@ class Export:
     ) -> None:
         """Export up to `up_to`, or to where the log ends now. `opening` opens sealed fields."""
         head = here.log.head()
+        self._own = here.settings.data
         self._log = here.log
         self._wanted = wanted
         self._format = format_
@@ -57,7 +58,7 @@ class Export:
         A pipe or a device that stands at `path` is written to as it is. Raises `WrongUsage` if
         nothing can be written there, `CannotReach` if not everything could.
         """
-        with whole(path) as file:
+        with whole(path, self._own) as file:
             self._write(file, shown=True)
 
     def _write(self, out: BinaryIO, *, shown: bool) -> None:
@@ -85,9 +86,15 @@ class Export:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[BinaryIO]:
-    """Give a file that stands at `path` when it is complete; a device as it is."""
+def whole(path: Path, own: Path) -> Iterator[BinaryIO]:
+    """Give a file that stands at `path` when it is complete; a device as it is.
+
+    Nothing in the directory `own`, where logs and keys are, is written. Raises `WrongUsage`.
+    """
     target, device = _target(path)
+    if target.is_relative_to(own.resolve()):
+        msg = f"--output {path} is in {own}, where logs and keys are: name a file elsewhere"
+        raise WrongUsage(msg)
     with (_opened if device else _whole)(path, target) as file:
         yield file
 

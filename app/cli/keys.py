@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from app.cli.failures import DONE, FoundProblem, WrongUsage, codes
+from app.cli.failures import DONE, CannotReach, FoundProblem, WrongUsage, codes
 from app.cli.options import Data, Json, group, installation_of
 
 if TYPE_CHECKING:
@@ -78,6 +78,9 @@ def list_keys(*, data: Data = None, as_json: Json = False) -> int:
     from app.times import iso
 
     settings = installation_of(data, None)
+    if not settings.on_postgres and not settings.data.is_dir():
+        msg = f"nothing here yet: {settings.data} does not exist. Start hilo serve, or give --data"
+        raise CannotReach(msg)
     now = int(datetime.now(UTC).timestamp() * 1e6)
     rows = [
         {
@@ -157,14 +160,16 @@ def _state(revoked_at: int | None, expires_at: int | None, now: int) -> str:
 def _expiry(text: str) -> int:
     from app.asof import UnclearMoment, micros, parse
 
-    unit = _UNITS.get(text[-1:])
-    if unit is not None and text[:-1].isdigit():
-        return micros(datetime.now(UTC) + timedelta(**{unit: int(text[:-1])}))
+    now, unit = datetime.now(UTC), _UNITS.get(text[-1:])
+    moment: object
     try:
-        moment = parse(text)
-    except UnclearMoment:
-        moment = None
-    if not isinstance(moment, datetime) or moment <= datetime.now(UTC):
+        if unit is not None and text[:-1].isdigit():
+            moment = now + timedelta(**{unit: int(text[:-1])})
+        else:
+            moment = parse(text)
+    except (UnclearMoment, OverflowError):
+        raise WrongUsage(_no_expiry(text)) from None
+    if not isinstance(moment, datetime) or moment <= now:
         raise WrongUsage(_no_expiry(text))
     return micros(moment)
 

@@ -155,6 +155,7 @@ def resume(
     from app.projections import operating
 
     with _operated(name, data, bot) as (here, views, model):
+        operating.refuse_to_resume(views, model)  # before it is on record
         _record(here, "resume", model, why=why, data=data)
         standing = operating.resume(views, model)
     return _say(standing, as_json=as_json)
@@ -253,10 +254,11 @@ def export(
         words += [f"--table={chosen}", f"--format={format_}", *(["--open"] if opening else [])]
         if as_of is not None:
             words.append(f"--position={asof.as_of(here.log, as_of)}")
+        own = here.settings.data
     if output is None or str(output) == "-":
         _export(words, None)
     else:
-        with whole(output) as file:
+        with whole(output, own) as file:
             _export(words, file)
         if as_json:
             printing.write_json({"file": str(output), "name": model.name, "table": chosen})

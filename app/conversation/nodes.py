@@ -104,6 +104,8 @@ class Nodes:
         self._skewed = False
         self.skew = 0
         """This machine's clock − the store's, µs, as of the last look."""
+        self.failing = False
+        """Whether the last beat, or the last look at the others, failed."""
         self.replaced_by: str | None = None
         """The incarnation that runs under this node's name in our place."""
 
@@ -174,10 +176,12 @@ class Nodes:
             try:
                 if loop.time() < beat_at:
                     await self.look()
-                    continue
-                beat_at = loop.time() + self._beat_seconds
-                await self.beat()
+                else:
+                    beat_at = loop.time() + self._beat_seconds
+                    await self.beat()
+                self.failing = False
             except EventStoreError as error:
+                self.failing = True
                 fenced = not self.may_work
                 _log.warning("HEARTBEAT_FAILED", error=type(error).__name__, fenced=fenced)
                 await asyncio.sleep(self._beat_seconds / 2)

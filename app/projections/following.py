@@ -35,7 +35,7 @@ FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 60.0
 USEFUL_SECONDS: Final = 10.0
 """A process that lived so long had not ended because of how it was started."""
-END_SECONDS: Final = 15.0
+END_SECONDS: Final = 5.0
 """How long a process may take to end its batch and close its files before it is killed."""
 
 _log = structlog.get_logger(__name__)

@@ -44,11 +44,20 @@ def resume(views: Views, model: ReadModel) -> Standing:
     """
 
     def change(before: Standing) -> Standing:
-        if before.state not in {"paused", "parked"}:
-            raise NotThatState(model.name, before.state, "resume", "nothing has stopped it")
+        _refuse_what_goes_on(before)
         return replace(before, state="live", error=None)
 
     return _changed(views, model, change)
+
+
+def refuse_to_resume(views: Views, model: ReadModel) -> None:
+    """Raise what `resume` would, and change nothing."""
+    _refuse_what_goes_on(_standing(views, model))
+
+
+def _refuse_what_goes_on(standing: Standing) -> None:
+    if standing.state not in {"paused", "parked"}:
+        raise NotThatState(standing.model, standing.state, "resume", "nothing has stopped it")
 
 
 def skip(  # noqa: PLR0913 - what of what, where it is recorded, and who answers for it

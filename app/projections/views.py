@@ -23,7 +23,16 @@ from msgspec.structs import astuple
 from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
-from app.derived import FileId, file_id, is_damaged, opened, put_aside, remove_leftovers
+from app.derived import (
+    FileId,
+    file_id,
+    is_damaged,
+    is_emptied,
+    opened,
+    put_aside,
+    remove_leftovers,
+    wal_of,
+)
 from app.projections.model import ReadModel
 from app.projections.skipping import Skip
 from eventstore.sqlite import system_clock
@@ -115,6 +124,7 @@ class Views:
             self._writer.close()
             raise
         self._file = file
+        self._wal = wal_of(self.path)
 
     # -- the file itself, from the thread that writes --------------------------------------------
 
@@ -126,7 +136,8 @@ class Views:
     @property
     def is_in_place(self) -> bool:
         """Whether the open file is still the one of that name."""
-        return self._file is not None and self._file == file_id(self.path)
+        same = self._file is not None and self._file == file_id(self.path)
+        return same and not is_emptied(self.path)
 
     def open_again(self) -> None:
         """Let go of a file that was deleted or replaced, and open or make what is there now.
@@ -134,7 +145,7 @@ class Views:
         For the owner alone: what is there now is put aside if it is damaged.
         """
         self._let_go()  # first: two files of one name must not be open at once
-        remove_leftovers(self.path)  # another process may have kept them open
+        remove_leftovers(self.path, self._wal)  # another process may have kept them open
         opened(self.path, lambda _: self._open())
 
     def replace_if_damaged(self, error: BaseException) -> bool:

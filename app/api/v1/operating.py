@@ -94,6 +94,7 @@ async def resume(
     read, model = _meant(request, caller, bot, name)
 
     def work(views: Views) -> Standing:
+        models.refuse_to_resume(views, model)  # before it is on record
         _record(read, "resume", model, reason.why)
         return models.resume(views, model)
 

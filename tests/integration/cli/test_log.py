@@ -185,6 +185,21 @@ def test_stats_count_the_log(hilo: Hilo, house: House) -> None:
     assert stats["bytes"] == house.log.path.stat().st_size
 
 
+@pytest.mark.parametrize("name", ["default/log.db", "kek", "default/keys.db", "new.jsonl"])
+def test_an_export_never_takes_the_place_of_a_log_or_a_key(
+    hilo: Hilo, house: House, name: str
+) -> None:
+    data = house.log.path.parents[1]
+    before = {path: path.stat().st_ino for path in data.rglob("*") if path.is_file()}
+    for command in (["log", "export"], ["projections", "export", "usage"]):
+        ran = hilo(*command, "--output", str(data / name))
+        assert (ran.code, ran.out) == (2, "")
+        assert "where logs and keys are: name a file elsewhere" in ran.err
+    after = {path: path.stat().st_ino for path in data.rglob("*") if path.is_file()}
+    assert {path: after.get(path) for path in before} == before
+    assert not (data / "new.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

@@ -166,7 +166,17 @@ def test_a_benchmark_that_is_none_is_refused_and_those_there_are_named_once(hilo
     assert (error["exit_code"], error["error"].count("cold-load,")) == (2, 1)
 
 
-@pytest.mark.parametrize("expiry", ["never", "1234", "2026-11-20T14:30:00", "1999-12-31T00:00Z"])
+def test_keys_of_a_directory_that_is_not_there_are_not_called_none(
+    hilo: Hilo, tmp_path: Path
+) -> None:
+    ran = hilo("keys", "list", "--data", str(tmp_path / "nowhere"))
+    assert (ran.code, ran.out) == (3, "")
+    assert "does not exist" in ran.err
+
+
+@pytest.mark.parametrize(
+    "expiry", ["never", "1234", "2026-11-20T14:30:00", "1999-12-31T00:00Z", "0d", "99999999999d"]
+)
 def test_what_is_no_expiry_of_a_key_is_answered_with_what_is_one(hilo: Hilo, expiry: str) -> None:
     ran = hilo("keys", "create", "--role", "analyst", "--expires", expiry)
     assert (ran.code, ran.out) == (2, "")

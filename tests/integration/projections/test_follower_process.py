@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -57,6 +59,12 @@ def process_of(follower: FollowerProcess, other_than: int | None = None) -> psut
     """The process that follows now."""
     until(lambda: follower.pid not in {None, other_than})
     return psutil.Process(follower.pid)
+
+
+def checkpoint(path: Path) -> None:
+    """Bring everything from the write-ahead log into the file, and let the next one begin it."""
+    with closing(sqlite3.connect(path, timeout=ENOUGH)) as connection:
+        assert connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()[0] == 0
 
 
 def restarted(follower: FollowerProcess, times: int) -> bool:
@@ -150,7 +158,7 @@ def test_it_ends_with_whoever_started_it(history: TestLog, state: str) -> None:
     until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
 
-@pytest.mark.parametrize("loss", ["deleted", "damaged"])
+@pytest.mark.parametrize("loss", ["deleted", "damaged", "emptied", "an older one"])
 def test_the_server_goes_over_to_the_file_that_it_makes(
     history: TestLog, views: Views, loss: str
 ) -> None:
@@ -159,6 +167,15 @@ def test_the_server_goes_over_to_the_file_that_it_makes(
         before = views.file
         if loss == "deleted":
             views.path.unlink()
+        elif loss == "emptied":
+            os.truncate(views.path, 0)
+        elif loss == "an older one":
+            checkpoint(views.path)
+            older = shutil.copy(views.path, views.path.with_name("older.db"))
+            assert follower.progress.wait_for(history.chat("abc", turns=9), ENOUGH)
+            checkpoint(views.path)  # what comes now is all that the write-ahead log holds
+            assert follower.progress.wait_for(history.chat("a"), ENOUGH)
+            Path(older).replace(views.path)
         else:
             for suffix in ("", "-wal"):
                 part = views.path.with_name(views.path.name + suffix)

@@ -178,7 +178,7 @@ async def test_where_all_are_at_work_one_more_is_told_to_come_again(
 
 def test_it_costs_a_request_nothing() -> None:
     own = {name for name in vars(PatientProtocol) if not name.startswith("__")}
-    assert own == {"connection_made", "waits_for", "give_up"}
+    assert own == {"connection_made", "waits_for", "give_up", "send_400_response"}
 
 
 def test_no_more_connections_are_let_in_than_files_may_be_open() -> None:

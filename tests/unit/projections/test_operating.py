@@ -183,6 +183,8 @@ def test_what_cannot_be_paused_or_resumed_says_why(
         operating.pause(views, TOKEN_TOTALS, by="a")
     with pytest.raises(NotThatState, match="is live, cannot resume: nothing has stopped it"):
         operating.resume(views, THREAD_MAP)
+    with pytest.raises(NotThatState, match="is live, cannot resume: nothing has stopped it"):
+        operating.refuse_to_resume(views, THREAD_MAP)
     empty = Views(beside(views.path))
     with pytest.raises(NotBuilt):
         operating.pause(empty, THREAD_MAP, by="a")
