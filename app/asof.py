@@ -61,11 +61,8 @@ def resolve(log: LogReader, moment: Position | datetime) -> Position:
 
 
 def as_of(log: LogReader, text: str | None) -> Position:
-    """Return the position that is asked for; the end of the log if nothing, or `now`, is.
-
-    Raises `UnclearMoment`, also for an empty text: what was to be there may be missing.
-    """
-    if text is None or text.strip() == "now":
+    """Return the position that is asked for; the end of the log if nothing, or `now`, is."""
+    if text is None or text.strip() in {"", "now"}:
         return log.head().position
     return resolve(log, parse(text))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 from collections.abc import AsyncIterator
@@ -143,6 +144,9 @@ async def test_on_a_full_disk_the_log_can_still_be_read_over_http(
     await outside.reads(ANA)
     await server.settled()
     async with httpx2.AsyncClient(base_url=server.url, timeout=10) as client:
+        async with asyncio.timeout(20):
+            while (await client.get("/v1/users")).status_code != httpx2.codes.OK:
+                pass  # the read models are being built
         with server.full_disk():
             for path in ("bots", "users", "events", "tokens", "threads", "projections"):
                 answer = await client.get(f"/v1/{path}")
