@@ -5,8 +5,10 @@ Only ratios travel from one machine to another, and only between what was measur
 
 from __future__ import annotations
 
+import gc
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import msgspec
@@ -42,6 +44,20 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class PeerMissing(Exception):
     """A peer cannot run here: the message says why."""
+
+
+@contextmanager
+def collecting_as_served() -> Iterator[None]:
+    """Collect garbage as `hilo serve` does, for all sides: a data set's people are no garbage."""
+    before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 1000)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 def interleaved(ours: Arm, peer: Arm, rounds: int) -> tuple[tuple[float, float], ...]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final
 
 from app.aggregates.user_state import BLANK, UserState
 from bench.datasets import DataSet, append_history, decided, thousands
-from bench.measuring import Row, compare, interleaved, limit
+from bench.measuring import Row, collecting_as_served, compare, interleaved, limit
 from bench.ours import OurLog
 from bench.peers.eventsourcing_library import on_sqlite
 from bench.peers.library_turns import Library
@@ -41,7 +40,7 @@ def _many_callers(plan: Plan, data: DataSet) -> Row:
         peer = stack.enter_context(closing(Library(library, plan, data, ours)))
         ours.warm_up()
         peer.take_turns(plan.work(1000, least=10))
-        stack.enter_context(_collecting_as_served())
+        stack.enter_context(collecting_as_served())
         rounds = interleaved(
             lambda: ours.take_turns(turns, callers=MANY),
             lambda: peer.take_turns(theirs),
@@ -59,20 +58,6 @@ def _many_callers(plan: Plan, data: DataSet) -> Row:
     )
 
 
-@contextmanager
-def _collecting_as_served() -> Iterator[None]:
-    """Collect garbage as `hilo serve` does, both sides: the data set's people are no garbage."""
-    before = gc.get_threshold()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 50, 1000)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
-
-
 def one_caller(plan: Plan) -> list[Row]:
     """One caller that waits for every turn, against `sqlite3` by hand."""
     return [_one_caller(plan, data) for data in plan.sets.both]
@@ -85,7 +70,7 @@ def _one_caller(plan: Plan, data: DataSet) -> Row:
         peer = stack.enter_context(closing(ByHand(plan, data, ours)))
         ours.warm_up()
         peer.take_turns(turns)
-        stack.enter_context(_collecting_as_served())
+        stack.enter_context(collecting_as_served())
         rounds = interleaved(
             lambda: ours.take_turns(turns, callers=1),
             lambda: peer.take_turns(turns),

@@ -24,7 +24,7 @@ from app.conversation.receiving import Receiver
 from app.conversation.repository import Repository
 from app.projections import Views, rebuild
 from app.projections.client_view import CLIENT_VIEW
-from bench.measuring import Row, limit
+from bench.measuring import Row, collecting_as_served, limit
 from bench.people import CHANNEL, Person, open_keyring
 from bench.plan import Plan
 from eventstore.sealing import Sealer
@@ -146,7 +146,8 @@ def clients(plan: Plan) -> list[Row]:
     with _desk(plan) as desk, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(desk.meet())
         runner.run(desk.thousand())  # now they are in memory
-        rounds = [(runner.run(desk.thousand()), desk.lookups()) for _ in range(plan.rounds)]
+        with collecting_as_served():
+            rounds = [(runner.run(desk.thousand()), desk.lookups()) for _ in range(plan.rounds)]
         share = runner.run(desk.steady())
     everybody = f"{len(desk.people)} clients in memory"
     return [
