@@ -82,6 +82,16 @@ async def test_a_head_that_does_not_end_is_given_up(
     assert await is_served(opened, 1)
 
 
+async def test_what_is_no_request_is_answered_with_a_problem_document(
+    opened: House, connected: Clients
+) -> None:
+    (client,) = await connected(1)
+    client.write(b"hello\r\n\r\n")
+    said = await client.ended()
+    assert said.startswith(b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json")
+    assert b'"type":"/problems/unreadable-request"' in said
+
+
 async def test_who_says_nothing_or_nothing_of_a_request_is_left_without_a_word(
     opened: House, patience: Patience, connected: Clients
 ) -> None:

@@ -207,6 +207,27 @@ async def test_a_death_is_noticed_when_the_beat_expires_not_with_the_next_own_be
     await asyncio.gather(beating, return_exceptions=True)
 
 
+async def test_whose_beats_fail_says_so_until_one_goes_well(town: Town) -> None:
+    a = town.node("a", "a1", beat_seconds=0.01)
+    await a.beat()
+    working, a._writer = a._writer, Writer(town.log)
+    a._writer.close()
+    beating = asyncio.ensure_future(a.keep_beating())
+    async with asyncio.timeout(10):
+        await fails(a, wanted=True)
+        a._writer = working
+        await fails(a, wanted=False)
+    beating.cancel()
+    await asyncio.gather(beating, return_exceptions=True)
+    assert a.may_work
+
+
+async def fails(nodes: Nodes, *, wanted: bool) -> None:
+    """Return when the node's beats fail, or do not."""
+    while nodes.failing is not wanted:  # noqa: ASYNC110 - beats tell nobody
+        await asyncio.sleep(0)
+
+
 async def test_every_name_has_one_first_node_and_few_move_when_one_dies(town: Town) -> None:
     a, b = await two(town)
     c = town.node("c", "c1")
