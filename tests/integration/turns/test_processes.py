@@ -32,6 +32,14 @@ async def server(outside: Outside, tmp_path: Path) -> AsyncIterator[Server]:
     await server.close()
 
 
+async def answered_once(server: Server, outside: Outside) -> None:
+    """Start the server, and let somebody have an answer."""
+    await server.start()
+    await outside.say(ANA)
+    await outside.reads(ANA)
+    await server.settled()
+
+
 async def test_a_second_server_on_one_directory_is_refused_and_says_why(
     server: Server, outside: Outside, tmp_path: Path
 ) -> None:
@@ -77,10 +85,7 @@ async def test_a_signal_during_start_up_ends_it_in_good_order(server: Server) ->
 async def test_a_log_without_its_keys_is_not_served_nor_keys_without_their_log(
     server: Server, outside: Outside
 ) -> None:
-    await server.start()
-    await outside.say(ANA)
-    await outside.reads(ANA)
-    await server.settled()
+    await answered_once(server, outside)
     assert await server.stop() == 0
     keys = server.data / "default" / "keys.db"
     kept = keys.rename(keys.with_name("keys.kept"))
@@ -112,10 +117,7 @@ async def test_damaged_derived_files_do_not_stop_a_server(server: Server, outsid
     bot.mkdir(parents=True)
     for name in ("todo.db", "views.db"):
         (bot / name).write_bytes(b"x" * 8192)
-    await server.start()
-    await outside.say(ANA)
-    await outside.reads(ANA)
-    await server.settled()
+    await answered_once(server, outside)
     assert await server.stop() == 0
     assert len([*bot.glob("*.damaged-*")]) == 2
     assert sum("DERIVED_FILE_DAMAGED" in line for line in server.technical_log()) == 2
@@ -139,10 +141,7 @@ async def test_an_address_that_cannot_be_written_is_written_later(server: Server
 async def test_on_a_full_disk_the_log_can_still_be_read_over_http(
     server: Server, outside: Outside
 ) -> None:
-    await server.start()
-    await outside.say(ANA)
-    await outside.reads(ANA)
-    await server.settled()
+    await answered_once(server, outside)
     async with httpx2.AsyncClient(base_url=server.url, timeout=10) as client:
         async with asyncio.timeout(20):
             while (await client.get("/v1/users")).status_code != httpx2.codes.OK:
