@@ -287,17 +287,13 @@ async def _answer(
     min_position: int | None = None,
 ) -> Response:
     """Answer from the live views, or from those of the moment that is asked about."""
-    await read.reflected(lambda: _reached(read), min_position)
+    await read.reflected(lambda: read.reached(of), min_position)
     if as_of is None or as_of.strip() in {"", "now"}:
         found = await read.run(lambda: ask(read.bot.views))
         reached: Position | None = getattr(found, "position", None)
         if reached is None:
-            reached = await read.run(lambda: _reached(read))
+            reached = await read.run(lambda: read.reached(of))
         return await read.answer(reached, lambda: shown(found))
     position = await read.position(as_of)
     views = await read.past(position, of)
     return await read.answer(position, lambda: shown(ask(views)))
-
-
-def _reached(read: Read) -> Position:
-    return min(standing.cursor.position for standing in read.bot.views.standings().values())

@@ -176,6 +176,11 @@ class Read(msgspec.Struct):
         if min_position is not None:
             await self._reach(position, min_position)
 
+    def reached(self, of: tuple[str, ...]) -> Position:
+        """Return how far all of these read models are: 0 while one of them is not built yet."""
+        known = self.bot.views.standings()
+        return min((known[name].cursor.position if name in known else Position(0)) for name in of)
+
     async def _reach(self, position: Callable[[], Position], wanted: int) -> None:
         deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
         while await self.run(position) < wanted:

@@ -26,10 +26,12 @@ def house(tmp_path: Path) -> House:
 
 @pytest.fixture
 async def stage(tmp_path: Path, house: House) -> AsyncIterator[Stage]:
-    """The bot runs over that log; nothing falls due within a test."""
+    """The bot runs over that log, its read models are built; nothing falls due within a test."""
     stage = Stage(tmp_path)
     try:
         await stage.open(quiet_seconds=3600, longest_seconds=7200)
+        head = stage.bot.log.head().position
+        await stage.until(lambda: stage.bot.follower.progress.position >= head)
         yield stage
     finally:
         await stage.close()

@@ -12,6 +12,8 @@ import msgspec
 import pytest
 
 from app.api.v1 import paging
+from app.projections import MODELS, Follower
+from app.projections.views import forget
 from app.times import iso
 from tests.integration.api.conftest import Client
 from tests.integration.cli.house import ANA, BEN, House
@@ -162,6 +164,28 @@ async def test_the_read_models_answer_now_and_as_of_then(stage: Stage, local: Cl
     assert (await local.get("/v1/cleanups")).json()["cleanups"] == []
     names = {one["name"] for one in (await local.get("/v1/projections")).json()["projections"]}
     assert {"thread_map", "token_totals", "client_view"} <= names
+
+
+async def test_read_models_that_are_not_built_say_so_or_are_waited_for(
+    stage: Stage, local: Client
+) -> None:
+    views, log = stage.bot.views, stage.bot.log
+    stage.bot.follower.stop()
+    with views.transaction() as db:
+        for model in MODELS:
+            forget(db, model.name, set(model.tables))
+    for path in ("threads", "tokens", "users", "cleanups", "analytics/usage"):
+        answer = await local.get(f"/v1/{path}")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5"), path
+        assert answer.json()["type"] == "/problems/not-built"
+    wanted = f"min_position={log.head().position}"
+    waiting = [asyncio.create_task(local.get(f"/v1/{p}?{wanted}")) for p in ("threads", "users")]
+    again = Follower(log, views, MODELS, worker=False)
+    again.start()
+    try:
+        assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [200, 200]
+    finally:
+        again.stop()
 
 
 async def test_what_has_not_changed_is_not_sent_again(stage: Stage, local: Client) -> None:
