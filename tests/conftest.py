@@ -7,6 +7,7 @@ processes tests start inherit the clean one.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -21,6 +22,10 @@ OTHER_POSTGRES = "HILO_TEST_POSTGRES_URL"
 for name in [name for name in os.environ if name.startswith(REAL_WORLD)]:
     if name != OTHER_POSTGRES:
         del os.environ[name]
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # A shell starts what runs in its background like that: Ctrl-C must reach what tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A shared CI core makes any single example slow; pytest's own time-out guards against hangs.
 settings.register_profile("hilo", deadline=None, print_blob=True)
