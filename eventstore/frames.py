@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from socket import socket
 from typing import Final
 
@@ -26,17 +26,18 @@ class Frames:
         self._room = memoryview(bytearray(READ))
         """To read into: new memory for each piece would cost more than the piece."""
 
-    def receive(self, source: socket) -> Iterator[bytes] | None:
+    def receive(self, source: socket) -> Iterable[bytes] | None:
         """Read what has come; return the messages that are complete now, None at the end.
 
         Raises what `socket.recv_into` raises.
         """
         count = source.recv_into(self._room)
-        self._read += self._room[:count]
-        return self._complete() if count else None
+        return self.feed(self._room[:count]) if count else None
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    def feed(self, data: bytes | memoryview) -> Iterable[bytes]:
         """Take what was read; return the messages that are complete now."""
+        if not self._read and int.from_bytes(data[:HEAD], "big") == len(data) - HEAD:
+            return (bytes(data[HEAD:]),)  # one message: all there is with a lone caller
         self._read += data
         return self._complete()
 

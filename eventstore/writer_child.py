@@ -38,7 +38,11 @@ BUSY: Final = 50
 does without."""
 SPIN_SECONDS: Final = 0.0003
 """How long to look for the next request of a caller that waits for each answer, before sleeping."""
+FRESH_SECONDS: Final = 0.001
+"""For how long it is taken for granted that the log's file is still at its place."""
 
+_OF_ALL: Final = (LogUnavailable, OutcomeUnknown)
+"""What fails with the whole transaction."""
 _logger = logging.getLogger(__name__)
 
 
@@ -110,7 +114,7 @@ def _committed(log: SQLiteLog, batches: list[Batch]) -> Iterator[Done]:
             [snapshot for batch in batches for snapshot in batch.snapshots],
             [beat for batch in batches for beat in batch.beats],
         )
-        lost = next((a for a in answers if isinstance(a, LogUnavailable | OutcomeUnknown)), None)
+        lost = next((a for a in answers if isinstance(a, _OF_ALL)), None)
     except (LogUnavailable, OutcomeUnknown) as error:
         lost = error
         answers = [lost] * len(appends)
@@ -135,21 +139,43 @@ class Moved(LogUnavailable):
     """The log's file is not at its place any more."""
 
 
+class Place:
+    """Whether a log's file is where it was, so that whoever starts next finds what is written."""
+
+    def __init__(self, path: Path) -> None:
+        """Note which file it is now."""
+        self._path = path
+        self._file = LogFile.of(path)
+        self._until = 0.0
+
+    def check(self) -> None:
+        """Look, unless that was done just now. Raises `Moved`."""
+        if time.monotonic() > self._until:
+            self.look()
+
+    def look(self) -> None:
+        """Look. Raises `Moved`."""
+        if LogFile.of(self._path) != self._file:
+            msg = f"{self._path} is not the file that it was: put that back"
+            raise Moved(msg)
+        self._until = time.monotonic() + FRESH_SECONDS
+
+
 def serve(log: SQLiteLog, source: socket.socket) -> bool:
     """Commit what comes until the end; return whether it was told to end.
 
     Raises `Moved` before it would write to a file that whoever starts next will not find.
     """
-    file = LogFile.of(log.path)
+    place = Place(log.path)
     inbox = Inbox(source)
     encode = msgspec.msgpack.Encoder().encode
     lonely = commits = 0
     while batches := inbox.take(soon=lonely >= LONELY):
-        if LogFile.of(log.path) != file:
-            msg = f"{log.path} is not the file that it was: put that back"
-            raise Moved(msg)
+        place.check()
         source.sendall(b"".join([frame(encode(answer)) for answer in _committed(log, batches)]))
         lonely = lonely + 1 if len(batches) == len(batches[0].appends) == 1 else 0
+        if lonely >= LONELY:  # while who was answered makes its next request
+            place.look()
         commits += 1
         if commits == BUSY:
             threading.Thread(target=reserve, args=(log.path,), daemon=True).start()

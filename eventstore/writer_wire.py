@@ -7,7 +7,7 @@ Both ends are of one release and one machine, so nothing here is kept or has ver
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -81,12 +81,16 @@ def error_of(failed: Failure) -> EventStoreError:
 
 def done(answers: Sequence[Appended | EventStoreError], lost: EventStoreError | None) -> Done:
     """Return the answer to a batch whose appends got `answers`."""
+    failures = {
+        place: failure(answer)
+        for place, answer in enumerate(answers)
+        if isinstance(answer, EventStoreError)
+    }
+    given: Sequence[object] = answers
+    if failures:
+        given = [None if place in failures else answer for place, answer in enumerate(answers)]
     return Done(
-        [answer if isinstance(answer, Appended) else None for answer in answers],
-        {
-            place: failure(answer)
-            for place, answer in enumerate(answers)
-            if isinstance(answer, EventStoreError)
-        },
+        cast("list[Appended | None]", given),
+        failures,
         None if lost is None else failure(lost),
     )
