@@ -98,6 +98,8 @@ class ProcessWriter(LogWriter):
         self._recovering: asyncio.Task[None] | None = None
         self._failing = Lasting()
         """No process can be started that does anything."""
+        self._missed = False
+        """It was said that the process is lost, and not yet that there is another one."""
         self._start()
 
     @property
@@ -269,7 +271,7 @@ class ProcessWriter(LogWriter):
         queue, self._queue = self._queue, []
         if not queue:
             return
-        batch = Batch([request for request, _ in queue if isinstance(request, Append)])
+        batch = Batch([request for request, _ in queue if type(request) is Append])
         takers = [done for _, done in queue]
         if len(batch.appends) < len(queue):
             snapshots = [request for request, _ in queue if isinstance(request, Snapshot)]
@@ -351,6 +353,7 @@ class ProcessWriter(LogWriter):
         code = await asyncio.to_thread(self._bury, 1.0)
         self._useful |= lived > USEFUL_SECONDS and code != NOT_OPENED
         if self._useful or self._failing.met():
+            self._missed = True
             _logger.error("LOG_WRITER_LOST exit_code=%d waiting=%d", code, self._waiting)
         ask = partial(self._settled, list(self._sent), opened=code != NOT_OPENED)
         tell(self._forget(await asyncio.to_thread(ask)))
@@ -375,7 +378,8 @@ class ProcessWriter(LogWriter):
     def _prove(self) -> None:
         """Note that the process does what it is for: after trouble, say so."""
         self._useful = True
-        if self._failing.over():
+        if self._failing.over() or self._missed:
+            self._missed = False
             _logger.info("LOG_WRITER_BACK restarts=%d", self.restarts)
 
     def _forget(self, settled: list[_Pair]) -> list[_Pair]:

@@ -62,6 +62,8 @@ class FollowerProcess:
         self.progress = Progress(models)
         self.restarts = 0
         """How often a process ended without being told to."""
+        self._missed = False
+        """A process has ended, and none has said anything since."""
         self._views = views
         self._arguments = tuple(arguments)
         self._stopping = threading.Event()
@@ -90,7 +92,7 @@ class FollowerProcess:
             self._thread.join(END_SECONDS)
             if self._thread.is_alive() and (process := self._process) is not None:
                 process.kill()
-            self._thread.join()
+            self._thread.join(END_SECONDS)  # what cannot be killed ends with the machine
         self.progress.end()
 
     def wake(self) -> None:
@@ -106,6 +108,7 @@ class FollowerProcess:
             if self._stopping.is_set():
                 return
             self.restarts += 1
+            self._missed = True
             _log.error("BD_THREAD_ERROR", doing="follow the log", exit_code=code)
             if time.monotonic() - began > USEFUL_SECONDS:
                 pause = FIRST_PAUSE_SECONDS
@@ -143,6 +146,9 @@ class FollowerProcess:
             if messages is None:
                 return
             for message in messages:
+                if self._missed:
+                    self._missed = False
+                    _log.info("READ_MODELS_BACK", restarts=self.restarts)
                 told = decode(message)
                 self._look_at_file(told.file)
                 self.progress.note(told.report)

@@ -64,7 +64,8 @@ async def test_nothing_is_lost_or_doubled_when_what_writes_is_killed(
     assert story.count(e.TurnParked) == 0
     assert story.count(e.RunCompleted) >= len({asked.phone for asked in outside.asked.values()})
     said = server.technical_log(10_000)
-    assert sum("LOG_WRITER_LOST" in line for line in said) == KILLS
+    for what in ("LOG_WRITER_LOST", "LOG_WRITER_BACK"):
+        assert sum(what in line for line in said) == KILLS, what
     child = writer_of(server)
     assert await server.stop() == 0
     assert not child.is_running()

@@ -101,6 +101,7 @@ def test_one_that_is_killed_is_followed_by_another(
             until(partial(restarted, follower, restarts))
             assert follower.progress.wait_for(end, ENOUGH)
             assert content(views) == naive(history.log)
+            until(lambda: said().count("READ_MODELS_BACK") == restarts)  # noqa: B023 - at once
     assert follower.restarts == 3
     assert said().count("BD_THREAD_ERROR doing='follow the log' exit_code=-9") == 3
 
