@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -23,13 +24,12 @@ import uvloop
 
 from app import control, logs
 from app.access import KeyTable
-from app.api.ingress import WebhookIngress
 from app.api.patience import Limits, Patience, room_for
 from app.bots import bots_file, bots_of, the_bot
 from app.calling import called
 from app.conversation.nodes import node_name
 from app.conversation.slots import Slots
-from app.listening import bound, server_of
+from app.listening import bound, listen, server_of
 from app.lock import exclusive, exclusive_directory
 from app.node import Seat, door, open_seats
 from app.release import release
@@ -139,7 +139,11 @@ async def _run(settings: Settings, bots: Sequence[Settings], stop: Stop) -> None
     for bot in bots:
         _refuse_the_unsafe(bot)
     slots = Slots(settings.runs_at_once)
-    with contextlib.ExitStack() as worlds, contextlib.closing(KeyTable(settings)) as keys:
+    with (
+        contextlib.closing(bound(settings.host, settings.port)) as listener,  # before any work
+        contextlib.ExitStack() as worlds,
+        contextlib.closing(KeyTable(settings)) as keys,
+    ):
         seats = [
             Seat(bot, worlds.enter_context(simulators(bot, _state(settings, bot))), slots)
             for bot in bots
@@ -157,7 +161,8 @@ async def _run(settings: Settings, bots: Sequence[Settings], stop: Stop) -> None
         async with open_seats(seats):
             await _note_opened(settings, seats)
             await _open_keys(keys)
-            await _listen(settings, app, seats, stop, patience)
+            server = server_of(app, patience.protocol())
+            await _listen(settings, listener, server, seats, stop)
 
 
 async def _note_opened(settings: Settings, seats: Sequence[Seat]) -> None:
@@ -205,13 +210,12 @@ def _refuse_the_unsafe(bot: Settings) -> None:
 
 async def _listen(
     settings: Settings,
-    app: WebhookIngress,
+    listener: socket.socket,
+    server: Server,
     seats: Sequence[Seat],
     stop: Stop,
-    patience: Patience,
 ) -> None:
-    listener = bound(settings.host, settings.port)
-    server = server_of(app, patience.protocol())
+    listen(listener)
     stop.from_now_on(
         server,
         running=lambda: _running(seats),

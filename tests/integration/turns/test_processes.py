@@ -72,6 +72,19 @@ async def test_a_second_server_is_refused_whatever_name_leads_to_the_log(
     assert await server.stop() == 0
 
 
+async def test_a_server_whose_port_is_taken_says_so_before_it_does_anything(
+    server: Server, outside: Outside, tmp_path: Path
+) -> None:
+    await server.start()
+    second = Server(outside, tmp_path / "elsewhere")
+    second.port = server.port
+    await second.start(wait=False)
+    assert await second.dies() == 3
+    assert f"cannot listen on 127.0.0.1 port {server.port}".encode() in second.said
+    assert not list(second.data.rglob("*.db"))
+    assert await server.stop() == 0
+
+
 async def test_a_signal_during_start_up_ends_it_in_good_order(server: Server) -> None:
     async with server.listening() as log:
         await server.start(wait=False)
