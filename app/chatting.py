@@ -28,6 +28,9 @@ NO_ANSWER: Final = 1
 _POLL_SECONDS: Final = 20.0
 _LOOK_SECONDS: Final = 0.1
 _MARGIN_SECONDS: Final = 15.0
+_AWAY_SECONDS: Final = 20.0
+"""How long a simulated WhatsApp may be away: the server starts it again when it has ended."""
+_AWAY_LOOK_SECONDS: Final = 0.5
 _SHOWN_BEFORE: Final = 10
 _STDIN: Final = 0
 _TYPING: Final = {"typing": "escribiendo…", "recording": "grabando audio…"}
@@ -149,16 +152,42 @@ async def _chat(settings: Settings, address: _Address, phone: str, name: str) ->
 async def _write(me: _Phone, screen: _Screen) -> None:
     async for line in _typed():
         if line.strip():
-            await me.say(line.strip())
+            try:
+                await me.say(line.strip())
+            except httpx2.TransportError:
+                if not screen.interactive:
+                    raise
+                screen.remark("this was not sent: write it again in a moment")
+                continue
         screen.prompt()
 
 
 async def _show(me: _Phone, screen: _Screen) -> None:
     while True:
-        for message in await me.news():
+        try:
+            news = await me.news()
+        except httpx2.TransportError:
+            screen.remark("WhatsApp is away")
+            await _until_back(me)
+            screen.remark("WhatsApp is back, and may have forgotten the last messages")
+            continue
+        for message in news:
             if message.author != "customer":
                 screen.message(message.author, message.shown)
         screen.presence(me.bot_presence)
+
+
+async def _until_back(me: _Phone) -> None:
+    """Wait until the simulated WhatsApp is there again. Raises `TransportError` if it never is."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _AWAY_SECONDS
+    while True:
+        await asyncio.sleep(_AWAY_LOOK_SECONDS)
+        try:
+            return await me.find()
+        except httpx2.TransportError:
+            if loop.time() > deadline:
+                raise
 
 
 async def _last_answers(me: _Phone, reading: asyncio.Task[None], patience: float) -> int:
@@ -210,6 +239,12 @@ class _Phone:
     async def look(self) -> tuple[_Message, ...]:
         """Take what the chat shows already as seen, and return it."""
         return self._take(await self._get())
+
+    async def find(self) -> None:
+        """Go on with a chat that may have become shorter meanwhile."""
+        last = (await self._get()).last
+        self._seen = min(self._seen, last)
+        self.said = min(self.said, last)
 
     async def say(self, text: str) -> None:
         """Send a message."""
@@ -280,6 +315,12 @@ class _Screen:
             return
         self._put(f"{_CLEAR_LINE}{author}: {clean}\n")
         self.prompt()
+
+    def remark(self, text: str) -> None:
+        """Say something about the chat itself."""
+        if self.interactive:
+            self._put(f"{_CLEAR_LINE}({text})\n")
+            self.prompt()
 
     def presence(self, presence: str | None) -> None:
         """Show that the bot is writing, or that it has stopped."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
+import psutil
 import pytest
 
 from app.chatting import NobodyThere, run
@@ -59,6 +60,13 @@ def chat(house: Path, typed: str, *arguments: str) -> subprocess.CompletedProces
     )
 
 
+def simulators_of(house: Path) -> psutil.Process:
+    """The process that simulates OpenAI and WhatsApp under the server of that directory."""
+    pid = json.loads((house / "data" / "serve.json").read_bytes())["pid"]
+    (found,) = [p for p in psutil.Process(pid).children() if "app.simulators" in p.cmdline()]
+    return found
+
+
 def test_what_is_piped_in_is_answered_on_stdout(house: Path) -> None:
     done = chat(house, "hola\n", "--phone", "15550100011")
     assert (done.returncode, done.stdout, done.stderr) == (0, "Eco: hola\n", "")
@@ -93,6 +101,30 @@ def test_on_a_terminal_the_bot_is_seen_writing(house: Path) -> None:
         os.write(ours, b"hola\n")
         shown += read_until(ours, "bot: Eco: hola")
         assert "escribiendo…" in shown
+        os.write(ours, b"\x04")  # Ctrl-D
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def test_a_chat_goes_on_when_the_simulators_were_started_again(house: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "app.cli", "chat", "--phone", "15550100017"]
+    process = subprocess.Popen(
+        command, cwd=house, env=environment(), stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    try:
+        read_until(ours, "> ")
+        os.write(ours, b"hola\n")
+        read_until(ours, "bot: Eco: hola")
+        simulators_of(house).kill()
+        read_until(ours, "WhatsApp is away")
+        read_until(ours, "WhatsApp is back")
+        os.write(ours, b"otra vez\n")
+        read_until(ours, "bot: Eco: otra vez")
         os.write(ours, b"\x04")  # Ctrl-D
         assert process.wait(20) == 0
     finally:
