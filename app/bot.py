@@ -61,7 +61,7 @@ class Bot(Parts):
             position=self.todo.position,
             views=self.follower.progress.position,
             running=self.dispatcher.running,
-            waiting=self.dispatcher.waiting,
+            waiting=self.turns_waiting,
             skew=self.nodes.skew,
         )
 
@@ -141,13 +141,18 @@ class Bot(Parts):
             streams = [s for s in self.todo.unrecorded() if self.nodes.rank(s) == 0]
             await self._unless_hurried(self.activity.flush(streams), FLUSH_SECONDS)
 
+    @property
+    def turns_waiting(self) -> int:
+        """People who are owed something that nothing here is at work on, activity records aside."""
+        return max(0, len(self.todo) - self.dispatcher.running)
+
     def numbers(self) -> dict[str, float]:
         """Return what `/metrics` shows; never waits."""
         counts = {f"facts_{name}": float(n) for name, n in self.receiver.counts.items()}
         return {
             "appends_waiting": self.writer.waiting,
             "log_writer_restarts": self.writer.restarts,
-            "turns_waiting": self.dispatcher.waiting,
+            "turns_waiting": self.turns_waiting,
             "turns_running": self.dispatcher.running,
             "open_streams": len(self.todo),
             "activities_waiting": self.todo.records,

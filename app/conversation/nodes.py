@@ -45,7 +45,7 @@ class NodeStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     running: int = msgspec.field(name="r", default=0)
     """Turns at work."""
     waiting: int = msgspec.field(name="w", default=0)
-    """Turns that have a due time."""
+    """Turns that are not at work."""
     skew: int = msgspec.field(name="s", default=0)
     """Its clock − the store's clock, µs."""
 

@@ -142,7 +142,7 @@ class _Server:
 
     def _waiting(self) -> float:
         lines = self._client.get("/metrics").text.splitlines()
-        names = ("hilo_turns_waiting{", "hilo_turns_running{")
+        names = ("hilo_turns_waiting{", "hilo_turns_running{", "hilo_activities_waiting{")
         return sum(float(line.split()[-1]) for line in lines if line.startswith(names))
 
     def _fire(self, requests: int, source: str) -> None:
