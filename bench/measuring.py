@@ -6,6 +6,7 @@ Only ratios travel from one machine to another, and only between what was measur
 from __future__ import annotations
 
 import gc
+import os
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -61,7 +62,8 @@ def collecting_as_served() -> Iterator[None]:
 
 
 def interleaved(ours: Arm, peer: Arm, rounds: int) -> tuple[tuple[float, float], ...]:
-    """Measure both in turn, `rounds` times."""
+    """Measure both in turn, `rounds` times, once what made their data sets is on the disk."""
+    os.sync()
     return tuple((ours(), peer()) for _ in range(rounds))
 
 

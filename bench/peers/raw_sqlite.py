@@ -1,7 +1,7 @@
 """`sqlite3` by hand: the same table and indexes, one commit a turn, nothing else.
 
-No triggers, no stream heads, no hand-over between threads, and its rows are encoded and sealed
-before the clock starts: the floor that no event store can go below with one commit a turn.
+No triggers, no stream heads, no hand-over between processes: the floor that no event store can go
+below with one commit a turn.
 """
 
 from __future__ import annotations

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import time
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final
 
-from app.aggregates.user_state import BLANK, UserState
-from bench.datasets import DataSet, append_history, decided, thousands
+from bench.datasets import DataSet, append_history, thousands
 from bench.measuring import Row, collecting_as_served, compare, interleaved, limit
 from bench.ours import OurLog
+from bench.peers.by_hand import ByHand
 from bench.peers.eventsourcing_library import on_sqlite
 from bench.peers.library_turns import Library
-from bench.peers.raw_sqlite import RawLog
-from bench.peers.raw_sqlite import Row as RawRow
 from bench.people import EVENTS_PER_TURN, TurnMaker, open_keyring, working_set
 from bench.plan import Plan
 from eventstore.sqlite import SQLiteLog
-from eventstore.types import Append, Epoch, StreamName
 
 MANY: Final = 64
 SHARE: Final = 4
@@ -60,10 +55,10 @@ def _many_callers(plan: Plan, data: DataSet) -> Row:
 
 def one_caller(plan: Plan) -> list[Row]:
     """One caller that waits for every turn, against `sqlite3` by hand."""
-    return [_one_caller(plan, data) for data in plan.sets.both]
+    return [row for data in plan.sets.both for row in _one_caller(plan, data)]
 
 
-def _one_caller(plan: Plan, data: DataSet) -> Row:
+def _one_caller(plan: Plan, data: DataSet) -> list[Row]:
     turns = plan.work(500, least=10)
     with ExitStack() as stack:
         ours = stack.enter_context(OurLog(plan.sets.copy(data)))
@@ -71,12 +66,19 @@ def _one_caller(plan: Plan, data: DataSet) -> Row:
         ours.warm_up()
         peer.take_turns(turns)
         stack.enter_context(collecting_as_served())
-        rounds = interleaved(
-            lambda: ours.take_turns(turns, callers=1),
-            lambda: peer.take_turns(turns),
-            SHARE * plan.rounds,
-        )
-    return compare(
+        floors: list[float] = []
+        mine: list[float] = []
+
+        def both_floors() -> float:
+            floors.append(peer.commit_rows(turns))
+            return peer.take_turns(turns)
+
+        def once() -> float:
+            mine.append(ours.take_turns(turns, callers=1))
+            return mine[-1]
+
+        rounds = interleaved(once, both_floors, SHARE * plan.rounds)
+    same = compare(
         "append-1",
         "the same, one caller",
         rounds,
@@ -85,58 +87,16 @@ def _one_caller(plan: Plan, data: DataSet) -> Row:
         unit="events/s",
         data_set=data.name,
     )
-
-
-class ByHand:
-    """Raw `sqlite3` with the same past and the same rows, made before the clock starts."""
-
-    def __init__(self, plan: Plan, data: DataSet, ours: OurLog) -> None:
-        """Copy the data set's events into a plain table."""
-        past = data.directory / "log.db" if data.events else None
-        self._raw = RawLog(plan.sets.scratch("raw.db"), past)
-        self._states: dict[StreamName, tuple[UserState, int]] = {
-            person.stream: (BLANK, ours.log.stream_version(person.stream)) for person in ours.people
-        }
-        self._ids = {person.stream: number for number, person in enumerate(data.people, start=1)}
-        self._maker = TurnMaker(ours.keyring, seed=13)
-        self._next = itertools.cycle(ours.people)
-
-    def take_turns(self, turns: int) -> float:
-        """Commit so many turns, one by one; return events per second."""
-        prepared = list(self._prepared(turns))
-        start = time.perf_counter()
-        for rows in prepared:
-            self._raw.append(rows)
-        return turns * EVENTS_PER_TURN / (time.perf_counter() - start)
-
-    def _prepared(self, turns: int) -> Iterator[list[RawRow]]:
-        position = self._raw.position
-        for person in itertools.islice(self._next, turns):
-            command = self._maker.exchange(person).record
-            append = decided(person.stream, command, self._states, Epoch(1))
-            yield self._rows(append, position)
-            position += len(append.events)
-
-    def _rows(self, append: Append, after: int) -> list[RawRow]:
-        stream = self._ids[append.stream]
-        now = time.time_ns() // 1000
-        return [
-            (
-                after + number,
-                stream,
-                append.expected + number,
-                event.type,
-                now,
-                event.key,
-                append.append_id,
-                event.state,
-            )
-            for number, event in enumerate(append.events, start=1)
-        ]
-
-    def close(self) -> None:
-        """Close the file."""
-        self._raw.close()
+    floor = compare(
+        "append-1-floor",
+        "the same",
+        list(zip(mine, floors, strict=True)),
+        peer_name="raw sqlite3, its rows sealed and encoded before the clock starts",
+        target=None,
+        unit="events/s",
+        data_set=data.name,
+    )
+    return [same, floor]
 
 
 def bytes_on_disk(plan: Plan) -> list[Row]:
