@@ -62,6 +62,8 @@ _FILE_KINDS: Final[dict[str, LineKind]] = {
 _EDITED: Final = re.compile(
     r"\s*<(?:This message was edited|Se editó este mensaje\.?|Mensagem editada)>$"
 )
+_ORDERS: Final[tuple[DateOrder, ...]] = ("dmy", "mdy")
+"""Of dates that do not begin with the year."""
 _TAKEN_BACK: Final = frozenset(
     (
         "This message was deleted", "You deleted this message", "Se eliminó este mensaje",
@@ -136,18 +138,33 @@ def _header(number: int, line: str) -> _Header | None:
 
 def _order(headers: list[_Header], file: str) -> tuple[DateOrder, bool]:
     """Return the order of the dates, and whether it is only assumed. Raises `Unreadable`."""
-    months = 12
-    if headers[0].date[0] > 31:  # noqa: PLR2004 - no day of any month
+    first = headers[0].date
+    if first[0] > 31 and _is_date(first, "ymd"):  # noqa: PLR2004 - no day of any month
         return "ymd", False
-    day_first = any(header.date[0] > months for header in headers)
-    month_first = any(header.date[1] > months for header in headers)
-    if day_first and month_first:
-        msg = f"{file}: some dates have the day first and some the month: say --date-order"
+    told: dict[DateOrder, int] = {}
+    """The first line that can be read in this order only: a date that never was tells nothing."""
+    for header in headers:
+        possible = [order for order in _ORDERS if _is_date(header.date, order)]
+        if len(possible) == 1:
+            told.setdefault(possible[0], header.line)
+    if len(told) > 1:
+        msg = (
+            f"{file}: the date in line {told['dmy']} has the day first, the one in line "
+            f"{told['mdy']} the month: say --date-order"
+        )
         raise Unreadable(msg)
-    if day_first or month_first:
-        return ("dmy" if day_first else "mdy"), False
-    forward: list[DateOrder] = [o for o in ("dmy", "mdy") if _goes_forward(headers, o)]
+    if told:
+        return next(iter(told)), False
+    forward: list[DateOrder] = [o for o in _ORDERS if _goes_forward(headers, o)]
     return forward[0] if forward else "dmy", len(forward) != 1
+
+
+def _is_date(date: tuple[int, int, int], order: DateOrder) -> bool:
+    try:
+        datetime(*_ymd(date, order), tzinfo=UTC)
+    except ValueError:
+        return False
+    return True
 
 
 def _goes_forward(headers: list[_Header], order: DateOrder) -> bool:

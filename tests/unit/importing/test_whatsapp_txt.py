@@ -111,8 +111,16 @@ def test_an_order_that_nothing_tells_is_said_to_be_assumed() -> None:
 
 
 def test_dates_of_both_orders_are_refused() -> None:
-    with pytest.raises(Unreadable, match="--date-order"):
-        read("13/4/25, 10:30 - Ana: a\n4/14/25, 10:30 - Ana: b\n")
+    with pytest.raises(Unreadable, match=r"line 2 .* line 4 the month: .*--date-order"):
+        read("3/4/25, 10:30 - A: a\n13/4/25, 10:30 - A: b\nc\n4/14/25, 10:30 - A: d\n")
+
+
+@pytest.mark.parametrize("never", ["31/13/25", "45/1/2025", "0/0/25", "31/31/2025"])
+def test_a_date_that_there_never_was_tells_no_order(never: str) -> None:
+    chat = read(f"{never}, 10:30 - Ana: a\n28/7/25, 10:30 - Ana: b\n29/7/25, 10:30 - Ana: c\n")
+    assert (chat.date_order, chat.assumed_order) == ("dmy", False)
+    assert [line.text for line in chat.lines] == ["b", "c"]
+    assert [rejected.line for rejected in chat.rejected] == [1]
 
 
 def test_a_date_that_does_not_exist_is_rejected_with_its_line_and_no_other() -> None:
