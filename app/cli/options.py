@@ -34,11 +34,22 @@ User = Annotated[
         help="Only this user: a pseudonym or its beginning, a phone number or a lid.",
     ),
 ]
+
+
+def _not_empty(value: str | None) -> str | None:
+    """Refuse what a script's unset variable leaves of an option."""
+    if value is not None and not value.strip():
+        msg = "it is empty: give a position or a time with its zone, or leave the option out"
+        raise typer.BadParameter(msg)
+    return value
+
+
 AsOf = Annotated[
     str | None,
     typer.Option(
         "--as-of",
         metavar="WHEN",
+        callback=_not_empty,
         help="As it was at a position, or at a time with its zone (2026-11-20T14:00:00-05:00).",
     ),
 ]

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from app.installation import Installation
     from eventstore.types import StreamName
 
+_LAST_EVENTS = 100
+
 users = group("users", "The people who write to the bot.")
 
 
@@ -59,11 +61,13 @@ def _identity(here: Installation, user: User) -> dict[str, object]:
     from eventstore.errors import KeyringError
 
     pseudonym = user.stream.removeprefix(USER_PREFIX)
-    identity: dict[str, object] = {"user": pseudonym, "handles": None, "name": None}
+    identity: dict[str, object] = dict.fromkeys(("user", "handles", "name", "user_name"))
+    identity["user"] = pseudonym
     try:
         handles = here.keyring.handles_of(pseudonym)
         identity["handles"] = [{"kind": h.kind, "value": h.value} for h in handles]
         identity["name"] = _name(here, user, pseudonym)
+        identity["user_name"] = _user_name(here, user)
     except (InstallationError, KeyringError) as error:
         identity["hidden"] = str(error)
     return identity
@@ -76,6 +80,18 @@ def _name(here: Installation, user: User, pseudonym: str) -> str | None:
     if sealed is None:
         return None
     return here.sealer.open(pseudonym, user.stream, "profile", sealed, Profile).shown_name
+
+
+def _user_name(here: Installation, user: User) -> str | None:
+    """Return what they call themselves, if one of their last messages says it."""
+    from app.projections.clients import name_said_at
+    from eventstore.types import Version
+
+    after = Version(max(0, user.version - _LAST_EVENTS))
+    for entry in reversed(here.log.read_stream(user.stream, after=after, up_to=user.version)):
+        if name := name_said_at(entry.position, here.log, here.sealer):
+            return name
+    return None
 
 
 def _standing(user: User) -> dict[str, object]:

@@ -115,7 +115,7 @@ def open_client(view: ClientView, log: LogReader, sealer: Sealer) -> Client:
     if view.chat is not None:
         chat = sealer.open(view.user, stream, "chat", view.chat, str)
     if view.named_at is not None:
-        user_name = _user_name(view.named_at, log, sealer)
+        user_name = name_said_at(view.named_at, log, sealer)
     if profile is not None:
         user_name = user_name or profile.user_name or None
     return Client(
@@ -130,7 +130,11 @@ def open_client(view: ClientView, log: LogReader, sealer: Sealer) -> Client:
     )
 
 
-def _user_name(position: Position, log: LogReader, sealer: Sealer) -> str | None:
+def name_said_at(position: Position, log: LogReader, sealer: Sealer) -> str | None:
+    """Return what a person called themselves in the message at a position, if there is one.
+
+    Raises `Forgotten`, `KeyMissing` or `CannotUnseal`.
+    """
     recorded = log.event_at(position)
     if recorded is None or not _messages.knows(recorded.type):
         return None

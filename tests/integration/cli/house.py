@@ -60,8 +60,8 @@ class House:
         self.append(phone, e.UserRegistered(gateway="whapi", chat=chat))
         return person
 
-    def write(self, phone: str, text: str, key: bytes | None = None) -> Appended:
-        content = e.Content(message_id=f"m-{text}", chat_id=phone, text=text)
+    def write(self, phone: str, text: str, key: bytes | None = None, *, name: str = "") -> Appended:
+        content = e.Content(message_id=f"m-{text}", chat_id=phone, text=text, name=name)
         sealed = self.sealer.seal(self.people[phone], self.stream(phone), "content", content)
         received = e.MessageReceived(ref=text.encode()[:16], kind="text", content=sealed)
         return self.append(phone, received, key=key)

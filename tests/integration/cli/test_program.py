@@ -119,6 +119,7 @@ def test_a_setting_that_is_none_is_named_where_somebody_looks(hilo: Hilo, tmp_pa
         (["chat", "--phone", "abc"], {}, "--phone"),
         (["chat", "--url", "localhost:3010"], {}, "http://"),
         (["demo", "--keep", "full"], {}, "--keep"),
+        (["users", "show", "ana", "--as-of", " "], {}, "--as-of"),
     ],
 )
 def test_wrong_usage_is_refused_before_anything_starts(

@@ -35,6 +35,19 @@ def test_the_name_is_opened_with_the_keyring(hilo: Hilo, house: House) -> None:
     assert hilo("users", "show", BEN, "--json").json["name"] == "Ben"
 
 
+def test_what_they_call_themselves_is_told_by_their_last_message_that_says_it(
+    hilo: Hilo, house: House
+) -> None:
+    assert hilo("users", "show", BEN, "--json").json["user_name"] is None
+    before = house.write(BEN, "hola", name="Benny").last_position
+    house.write(BEN, "otra", name="Benito")
+    house.write(BEN, "y otra")
+    shown = hilo("users", "show", BEN, "--json").json
+    assert (shown["name"], shown["user_name"]) == (None, "Benito")
+    shown = hilo("users", "show", BEN, "--as-of", str(before), "--json").json
+    assert shown["user_name"] == "Benny"
+
+
 def test_without_keys_the_person_stays_a_pseudonym(hilo: Hilo, house: House) -> None:
     (house.data / "kek").unlink()
     ran = hilo("users", "show", house.people[BEN], "--json")
