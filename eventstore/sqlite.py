@@ -21,6 +21,7 @@ from eventstore.errors import LogUnavailable
 from eventstore.queries import LogQueries, Values
 from eventstore.sqlite_appends import SQLiteAppends
 from eventstore.sqlite_connections import SQL, LogDatastore, connect, system_clock
+from eventstore.sqlite_wal import PAGES
 from eventstore.types import (
     Appended,
     AppendId,
@@ -54,7 +55,7 @@ class SQLiteLog(SQLiteAppends, LogQueries):
             super().__init__(writer, clock)
             self._watcher = connect(database)
             if server:
-                writer.execute("PRAGMA wal_autocheckpoint=16000")
+                writer.execute(f"PRAGMA wal_autocheckpoint={PAGES}")
                 writer.execute(f"PRAGMA cache_size=-{CACHE_KB}")
             if not self._has_schema():
                 writer.executescript("BEGIN IMMEDIATE;" + SQL["schema"] + "COMMIT;")

@@ -14,8 +14,10 @@ import os
 from pathlib import Path
 from typing import Final
 
-BYTES: Final = 64 * 1024 * 1024
-"""The length of a WAL that is checkpointed every 16,000 pages of 4 KiB."""
+PAGES: Final = 32_000
+"""Pages of 4 KiB after which a WAL is checkpointed."""
+BYTES: Final = 128 * 1024 * 1024
+"""The length that it has by then."""
 FREE: Final = 16
 """No room is taken unless so many times as much is free."""
 _PIECE: Final = 1024 * 1024

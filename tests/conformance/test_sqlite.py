@@ -39,7 +39,7 @@ def test_every_connection_syncs_each_commit_and_keeps_the_triggers_awake(path: P
 @pytest.mark.parametrize("server", [True, False])
 def test_only_the_server_s_writer_checkpoints(path: Path, *, server: bool) -> None:
     log = SQLiteLog(path, server=server)
-    for n in range(80):
+    for n in range(150):
         write(log, append(f"user/{n}", 0, MEGABYTE))
         log.head()
     assert (path.stat().st_size > 10_000_000) == server
