@@ -153,6 +153,10 @@ def _partner(chat: ChatFile, user: str | None, me: str | None) -> tuple[Person, 
     if person is None:
         msg = f"{chat.file}: say --user NUMBER: with whom the chat is"
         raise WrongUsage(msg)
+    if not chat.lines:
+        reasons = "; ".join(map(str, chat.rejected[:_SHOWN]))
+        msg = f"{chat.file}: not one of its messages can be used: {reasons}"
+        raise WrongUsage(msg)
     authors = chat.authors()
     if me is not None and me not in authors:
         msg = f"{chat.file}: nobody is called {me!r} in it; there are: {', '.join(authors)}"
@@ -236,7 +240,8 @@ def _report(
 
     done = msgspec.to_builtins(importer.counts)
     if as_json:
-        output.write_json({"dry_run": dry_run, **done, "rejected": list(rejected)})
+        dates = {c.file: {"order": c.date_order, "assumed": c.assumed_order} for c in chats}
+        output.write_json({"dry_run": dry_run, **done, "dates": dates, "rejected": list(rejected)})
         return
     output.write_fields([*done.items(), ("rejected", len(rejected))])
     for one in rejected[:_SHOWN]:

@@ -138,13 +138,13 @@ def _header(number: int, line: str) -> _Header | None:
 
 def _order(headers: list[_Header], file: str) -> tuple[DateOrder, bool]:
     """Return the order of the dates, and whether it is only assumed. Raises `Unreadable`."""
-    first = headers[0].date
-    if first[0] > 31 and _is_date(first, "ymd"):  # noqa: PLR2004 - no day of any month
+    first = headers[0]
+    if first.date[0] > 31 and _was(first, "ymd"):  # noqa: PLR2004 - no day of any month
         return "ymd", False
     told: dict[DateOrder, int] = {}
     """The first line that can be read in this order only: a date that never was tells nothing."""
     for header in headers:
-        possible = [order for order in _ORDERS if _is_date(header.date, order)]
+        possible = [order for order in _ORDERS if _was(header, order)]
         if len(possible) == 1:
             told.setdefault(possible[0], header.line)
     if len(told) > 1:
@@ -159,16 +159,18 @@ def _order(headers: list[_Header], file: str) -> tuple[DateOrder, bool]:
     return forward[0] if forward else "dmy", len(forward) != 1
 
 
-def _is_date(date: tuple[int, int, int], order: DateOrder) -> bool:
+def _was(header: _Header, order: DateOrder) -> bool:
+    """Tell whether there was such a date and time."""
     try:
-        datetime(*_ymd(date, order), tzinfo=UTC)
+        datetime(*_ymd(header.date, order), *header.time, tzinfo=UTC)
     except ValueError:
         return False
     return True
 
 
 def _goes_forward(headers: list[_Header], order: DateOrder) -> bool:
-    moments = [(*_ymd(header.date, order), *header.time) for header in headers]
+    real = [header for header in headers if _was(header, order)]  # the others are rejected
+    moments = [(*_ymd(header.date, order), *header.time) for header in real]
     return all(before <= after for before, after in pairwise(moments))
 
 

@@ -79,7 +79,7 @@ def test_files_are_told_in_the_order_of_their_times(
     assert ran.code == 0, ran.err
     assert ran.json == {
         "dry_run": False, "people": 1, "threads": 2, "profiles": 2, "activities": 2,
-        "messages": 0, "known": 0, "rejected": [],
+        "messages": 0, "known": 0, "dates": {}, "rejected": [],
     }  # fmt: skip
     assert types(tmp_path) == [
         "UserRegistered", "ProfileUpdated", "ThreadStarted", "ActivityRecorded",
@@ -124,6 +124,7 @@ def test_a_longer_export_of_the_same_chat_appends_what_is_new(
     assert hilo("import", export, *CHAT, "--json").json == {
         "dry_run": False, "people": 0, "threads": 0, "profiles": 0, "activities": 0,
         "messages": 2, "known": 5, "rejected": [],
+        "dates": {export.name: {"order": "dmy", "assumed": False}},
     }  # fmt: skip
     tail = hilo("log", "tail", "--open", "-n", "1").out
     assert "gracias" in tail

@@ -123,6 +123,16 @@ def test_a_date_that_there_never_was_tells_no_order(never: str) -> None:
     assert [rejected.line for rejected in chat.rejected] == [1]
 
 
+@pytest.mark.parametrize("never", ["31/13/25, 10:00", "29/2/25, 10:00", "3/2/25, 25:03"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_what_never_was_has_no_say_in_what_makes_time_go_forward(never: str, place: int) -> None:
+    lines = ["02/03/2025, 10:02 - Ana: a", "03/02/2025, 10:03 - Ana: b"]
+    lines.insert(place, f"{never} - Ana: never")
+    chat = read("\n".join(lines))
+    assert (chat.date_order, chat.assumed_order) == ("mdy", False)
+    assert [line.text for line in chat.lines] == ["a", "b"]
+
+
 def test_a_date_that_does_not_exist_is_rejected_with_its_line_and_no_other() -> None:
     chat = read("28/7/25, 10:30 - Ana: a\n31/6/25, 10:30 - Ana: b\n29/7/25, 25:30 - Ana: c\n")
     assert [line.text for line in chat.lines] == ["a"]
