@@ -12,8 +12,9 @@ import codecs
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -28,8 +29,8 @@ NO_ANSWER: Final = 1
 _POLL_SECONDS: Final = 20.0
 _LOOK_SECONDS: Final = 0.1
 _MARGIN_SECONDS: Final = 15.0
-_AWAY_SECONDS: Final = 20.0
-"""How long a simulated WhatsApp may be away: the server starts it again when it has ended."""
+_AWAY_SECONDS: Final = 60.0
+"""How long a simulated WhatsApp may be away: its server starts it again, or is started again."""
 _AWAY_LOOK_SECONDS: Final = 0.5
 _SHOWN_BEFORE: Final = 10
 _STDIN: Final = 0
@@ -131,7 +132,8 @@ async def _chat(settings: Settings, address: _Address, phone: str, name: str) ->
         said_before = await me.look()
         screen = _Screen(sys.stdin.isatty() and sys.stdout.isatty())
         screen.greet(address.url, phone, said_before)
-        reading = asyncio.create_task(_show(me, screen))
+        where = partial(_address_of, settings.data / "serve.json", settings.bot, None)
+        reading = asyncio.create_task(_show(me, screen, where))
         writing = asyncio.create_task(_write(me, screen))
         try:
             await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
@@ -139,14 +141,14 @@ async def _chat(settings: Settings, address: _Address, phone: str, name: str) ->
                 reading.result()
             writing.result()
             if screen.interactive:
-                return ANSWERED
+                return ANSWERED  # whoever ends it has seen what there was
             patience = settings.longest_seconds + settings.run_seconds + _MARGIN_SECONDS
             return await _last_answers(me, reading, patience)
         finally:
             for task in (reading, writing):
                 task.cancel()
             await asyncio.gather(reading, writing, return_exceptions=True)
-            screen.presence(None)
+            screen.end()
 
 
 async def _write(me: _Phone, screen: _Screen) -> None:
@@ -162,13 +164,13 @@ async def _write(me: _Phone, screen: _Screen) -> None:
         screen.prompt()
 
 
-async def _show(me: _Phone, screen: _Screen) -> None:
+async def _show(me: _Phone, screen: _Screen, where: Callable[[], _Address]) -> None:
     while True:
         try:
             news = await me.news()
         except httpx2.TransportError:
             screen.remark("WhatsApp is away")
-            await _until_back(me)
+            await _until_back(me, where)
             screen.remark("WhatsApp is back, and may have forgotten the last messages")
             continue
         for message in news:
@@ -177,15 +179,19 @@ async def _show(me: _Phone, screen: _Screen) -> None:
         screen.presence(me.bot_presence)
 
 
-async def _until_back(me: _Phone) -> None:
-    """Wait until the simulated WhatsApp is there again. Raises `TransportError` if it never is."""
+async def _until_back(me: _Phone, where: Callable[[], _Address]) -> None:
+    """Wait until the simulated WhatsApp is there again, maybe elsewhere.
+
+    Raises `NobodyThere` or `TransportError` if it stays away.
+    """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _AWAY_SECONDS
     while True:
         await asyncio.sleep(_AWAY_LOOK_SECONDS)
         try:
+            me.go_to(await asyncio.to_thread(where))
             return await me.find()
-        except httpx2.TransportError:
+        except (NobodyThere, httpx2.TransportError):
             if loop.time() > deadline:
                 raise
 
@@ -239,6 +245,11 @@ class _Phone:
     async def look(self) -> tuple[_Message, ...]:
         """Take what the chat shows already as seen, and return it."""
         return self._take(await self._get())
+
+    def go_to(self, address: _Address) -> None:
+        """Use the server and the WhatsApp at this address from now on."""
+        self._whapi.base_url = address.whapi
+        self._server.base_url = address.url
 
     async def find(self) -> None:
         """Go on with a chat that may have become shorter meanwhile."""
@@ -321,6 +332,11 @@ class _Screen:
         if self.interactive:
             self._put(f"{_CLEAR_LINE}({text})\n")
             self.prompt()
+
+    def end(self) -> None:
+        """Leave the terminal at the beginning of a line."""
+        if self.interactive:
+            self._put(_CLEAR_LINE)
 
     def presence(self, presence: str | None) -> None:
         """Show that the bot is writing, or that it has stopped."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx2
@@ -27,6 +28,13 @@ QUICK = {"HILO_PORT": "0", "HILO_QUIET_SECONDS": "0.2", "HILO_RUN_SECONDS": "5"}
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The directory in which `hilo serve` runs, with its own simulators."""
     directory = tmp_path_factory.mktemp("house")
+    with served(directory):
+        yield directory
+
+
+@contextmanager
+def served(directory: Path) -> Iterator[None]:
+    """`hilo serve` in that directory."""
     command = [sys.executable, "-m", "app.cli", "serve"]
     with (directory / "errors.txt").open("wb") as errors:
         server = subprocess.Popen(
@@ -36,7 +44,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     try:
         greeting = server.stdout.readline()  # said once the address is written; "" if it died
         assert b"serves bot" in greeting, (directory / "errors.txt").read_text()
-        yield directory
+        yield
     finally:
         server.terminate()
         server.communicate(timeout=30)
@@ -131,6 +139,37 @@ def test_a_chat_goes_on_when_the_simulators_were_started_again(house: Path) -> N
         process.kill()
         process.wait()
         os.close(ours)
+
+
+def test_a_chat_goes_on_when_the_server_was_started_again(tmp_path: Path) -> None:
+    """Its simulators listen elsewhere then."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "app.cli", "chat", "--phone", "15550100018"]
+    with ExitStack() as stack:
+        stack.callback(os.close, ours)
+        with served(tmp_path):
+            process = stack.enter_context(
+                subprocess.Popen(
+                    command,
+                    cwd=tmp_path,
+                    env=environment(),
+                    stdin=theirs,
+                    stdout=theirs,
+                    stderr=theirs,
+                )
+            )
+            stack.callback(process.kill)
+            os.close(theirs)
+            read_until(ours, "> ")
+            os.write(ours, b"hola\n")
+            read_until(ours, "bot: Eco: hola")
+        read_until(ours, "WhatsApp is away")
+        stack.enter_context(served(tmp_path))
+        read_until(ours, "WhatsApp is back")
+        os.write(ours, b"otra vez\n")
+        read_until(ours, "bot: Eco: otra vez")
+        os.write(ours, b"\x04")  # Ctrl-D
+        assert process.wait(20) == 0
 
 
 def test_a_terminal_begins_with_what_was_said_last(house: Path) -> None:
