@@ -54,6 +54,18 @@ async def test_what_is_too_large_or_no_json_is_refused(stage: Stage) -> None:
     await stage.settled()
 
 
+async def test_the_webhook_of_the_readme_is_one_message_however_often_it_is_sent(
+    stage: Stage,
+) -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text("utf-8")
+    (sent,) = re.findall(r"^curl \S+/webhooks/whapi -d '(.*?)'$", readme, re.DOTALL | re.MULTILINE)
+    await stage.open(quiet_seconds=3600, longest_seconds=7200)
+    for _ in range(2):
+        assert (await stage.post(sent.encode())).status_code == httpx2.codes.OK
+    story = await stage.has(e.MessageReceived)
+    assert story.count(e.MessageReceived) == 1
+
+
 class SlowDisk:
     """Holds the commits of a store until it is told to go on."""
 
