@@ -113,8 +113,9 @@ class Installation:
         pseudonym = self.keyring.find(handles) if handles else None
         if pseudonym is None:
             msg = (
-                f"nobody in this log is called {person!r}: give a pseudonym (hilo threads list), "
-                "a phone number with its country code, or a lid (…@lid)"
+                f"nobody in this log is called {person!r}: give a pseudonym (hilo threads list) or "
+                "its first six letters or more, a phone number with its country code, or a lid "
+                "(…@lid)"
             )
             raise UnknownPerson(msg)
         return StreamName(f"{USER_PREFIX}{pseudonym}")

@@ -197,7 +197,9 @@ class Seat:
         bot = self.running
         if bot is None:
             return BotReadiness(bot=self.bot, status="not ready", reason=self.reason)
-        position, waiting = bot.position, bot.writer.waiting
+        # What this process wrote is told at once; what others wrote, when it has been looked at.
+        position = max(bot.position, bot.todo.position)
+        waiting = bot.writer.waiting
         failure = bot.writer.last_failure
         reason = "the log cannot be used: heartbeats fail" if bot.nodes.failing else ""
         if failure is not None:

@@ -98,6 +98,7 @@ def run(settings: Settings) -> int:
             finally:
                 heed_no_more()
     except (StoreLocked, LogUnavailable, OSError, EventStoreError, ValueError) as error:
+        _log.error("SERVE_REFUSED", data=str(settings.data), error=_said(error))
         raise CannotServe(_said(error)) from error
     return 0
 

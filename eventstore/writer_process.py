@@ -354,7 +354,8 @@ class ProcessWriter(LogWriter):
         self._useful |= lived > USEFUL_SECONDS and code != NOT_OPENED
         if self._useful or self._failing.met():
             self._missed = True
-            _logger.error("LOG_WRITER_LOST exit_code=%d waiting=%d", code, self._waiting)
+            lost = code, self._waiting, self._log.path
+            _logger.error("LOG_WRITER_LOST exit_code=%d waiting=%d log=%s", *lost)
         ask = partial(self._settled, list(self._sent), opened=code != NOT_OPENED)
         tell(self._forget(await asyncio.to_thread(ask)))
         down = f"the log's writer ends at once (exit code {code}): see its error output"
@@ -380,7 +381,7 @@ class ProcessWriter(LogWriter):
         self._useful = True
         if self._failing.over() or self._missed:
             self._missed = False
-            _logger.info("LOG_WRITER_BACK restarts=%d", self.restarts)
+            _logger.info("LOG_WRITER_BACK restarts=%d log=%s", self.restarts, self._log.path)
 
     def _forget(self, settled: list[_Pair]) -> list[_Pair]:
         """Wait no longer for what is settled: all that was sent."""

@@ -62,6 +62,7 @@ class FollowerProcess:
         self.progress = Progress(models)
         self.restarts = 0
         """How often a process ended without being told to."""
+        self._bot = views.path.parent.name
         self._missed = False
         """A process has ended, and none has said anything since."""
         self._views = views
@@ -109,7 +110,7 @@ class FollowerProcess:
                 return
             self.restarts += 1
             self._missed = True
-            _log.error("BD_THREAD_ERROR", doing="follow the log", exit_code=code)
+            _log.error("BD_THREAD_ERROR", doing="follow the log", exit_code=code, bot=self._bot)
             if time.monotonic() - began > USEFUL_SECONDS:
                 pause = FIRST_PAUSE_SECONDS
             self._stopping.wait(pause)
@@ -148,7 +149,7 @@ class FollowerProcess:
             for message in messages:
                 if self._missed:
                     self._missed = False
-                    _log.info("READ_MODELS_BACK", restarts=self.restarts)
+                    _log.info("READ_MODELS_BACK", restarts=self.restarts, bot=self._bot)
                 told = decode(message)
                 self._look_at_file(told.file)
                 self.progress.note(told.report)
