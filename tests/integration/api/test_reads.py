@@ -188,6 +188,16 @@ async def test_read_models_that_are_not_built_say_so_or_are_waited_for(
         again.stop()
 
 
+async def test_readyz_tells_the_end_of_the_log_whoever_wrote_it(
+    stage: Stage, local: Client, house: House
+) -> None:
+    with House(house.data) as again:
+        again.people = house.people
+        last = again.write(BEN, "noch da?").last_position
+    await stage.until(lambda: stage.bot.todo.position >= last)
+    assert (await local.get("/readyz")).json()["position"] == last
+
+
 async def test_what_has_not_changed_is_not_sent_again(stage: Stage, local: Client) -> None:
     first = await local.get("/v1/events?until=5")
     tag = first.headers["etag"]

@@ -82,6 +82,7 @@ async def test_a_server_whose_port_is_taken_says_so_before_it_does_anything(
     assert await second.dies() == 3
     assert f"cannot listen on 127.0.0.1 port {server.port}".encode() in second.said
     assert not list(second.data.rglob("*.db"))
+    assert any("SERVE_REFUSED" in line for line in second.technical_log(100))
     assert await server.stop() == 0
 
 
