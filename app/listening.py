@@ -29,34 +29,23 @@ def server_of(app: ASGIApp, protocol: type[asyncio.Protocol]) -> Server:
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """Return a socket that has the address, and lets nobody in yet.
+    """Return a listening socket: who comes waits until somebody serves.
 
-    Raises `OSError` that names the address if another socket listens there.
+    It listens at once, since two sockets may both have an address until one of them does. Raises
+    `OSError` that names the address.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise _taken(host, port, error) from error
-    return listener
-
-
-def listen(listener: socket.socket) -> None:
-    """Let connections come. Raises `OSError` if another has begun to listen there since `bound`."""
-    host, port = listener.getsockname()[:2]
-    try:
         listener.listen(2048)
     except OSError as error:
-        raise _taken(host, port, error) from error
+        listener.close()
+        msg = (
+            f"cannot listen on {host} port {port}: {error.strerror or error}. "
+            "Choose another with --host and --port"
+        )
+        raise OSError(msg) from error
     listener.settimeout(0)
-
-
-def _taken(host: str, port: int, error: OSError) -> OSError:
-    msg = (
-        f"cannot listen on {host} port {port}: {error.strerror or error}. "
-        "Choose another with --host and --port"
-    )
-    return OSError(msg)
+    return listener

@@ -29,7 +29,7 @@ from app.bots import bots_file, bots_of, the_bot
 from app.calling import called
 from app.conversation.nodes import node_name
 from app.conversation.slots import Slots
-from app.listening import bound, listen, server_of
+from app.listening import bound, server_of
 from app.lock import exclusive, exclusive_directory
 from app.node import Seat, door, open_seats
 from app.release import release
@@ -216,7 +216,6 @@ async def _listen(
     seats: Sequence[Seat],
     stop: Stop,
 ) -> None:
-    listen(listener)
     stop.from_now_on(
         server,
         running=lambda: _running(seats),

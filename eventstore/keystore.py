@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, Protocol, get_args
 from eventstore import sql
 from eventstore.durable import sync_directory
 from eventstore.errors import KeyringError, LogUnavailable
+from eventstore.places import DatabaseFiles
 from eventstore.types import Micros
 
 _SCHEMA_VERSION: Final = 2
@@ -117,6 +118,7 @@ class SqliteKeyStore:
         """
         self._sql = sql.load("keyring.sql")
         self._path = path
+        self._files: DatabaseFiles | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
         with _usable():
             self._connection = sqlite3.connect(
@@ -125,6 +127,7 @@ class SqliteKeyStore:
         try:
             with _usable():
                 self._prepare()
+            self._files = DatabaseFiles.of(path)
         except BaseException:
             self._connection.close()
             raise
@@ -170,6 +173,12 @@ class SqliteKeyStore:
             if self._connection.in_transaction:
                 self._ask("ROLLBACK")
             raise
+        if self._files is not None and self._files != DatabaseFiles.of(self._path):
+            msg = (
+                f"{self._path}, with its -wal and -shm, is not the file that it was: put that "
+                "back, or start the server anew. Until then nobody gets a new key"
+            )
+            raise LogUnavailable(msg)
 
     def _ask(self, statement: str, values: tuple[bytes | str | int, ...] = ()) -> list[Any]:
         """Run one statement; return its rows."""

@@ -100,6 +100,15 @@ class SQLiteLog(SQLiteAppends, LogQueries):
         with self._read() as cursor:
             return cursor.execute(SQL[query], values).fetchall()
 
+    def checkpoint(self) -> bool:
+        """Bring all of the WAL into the file; return whether that was done. The writer's affair."""
+        try:
+            row = self._writer.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+        except sqlite3.Error:
+            return False
+        busy, pages, done = row
+        return not busy and pages == done
+
     def now(self) -> Micros:
         """Return the store's time."""
         return self._clock.now()

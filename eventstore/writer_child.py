@@ -25,11 +25,12 @@ import msgspec
 from eventstore.children import end_with
 from eventstore.errors import EventStoreError, LogUnavailable, OutcomeUnknown
 from eventstore.frames import Frames, frame
+from eventstore.places import DatabaseFiles
 from eventstore.sqlite import SQLiteLog
 from eventstore.sqlite_wal import reserve
 from eventstore.types import Appended
-from eventstore.writer_spawn import LogFile
-from eventstore.writer_wire import LONELY, NOT_OPENED, Batch, Done, done
+from eventstore.writer_spawn import not_as_it_was
+from eventstore.writer_wire import LONELY, MOVED, NOT_OPENED, Batch, Done, done
 
 MOST_AT_ONCE: Final = 512
 """Appends of one transaction, unless a single batch has more."""
@@ -135,47 +136,77 @@ def _processors() -> int:
     return (os.cpu_count() or 1) if usable is None else len(usable(0))
 
 
-class Moved(LogUnavailable):
-    """The log's file is not at its place any more."""
-
-
 class Place:
-    """Whether a log's file is where it was, so that whoever starts next finds what is written."""
+    """Whether a log's files are where they were, so that whoever starts next finds what is written.
 
-    def __init__(self, path: Path) -> None:
-        """Note which file it is now."""
-        self._path = path
-        self._file = LogFile.of(path)
+    Looked at before a transaction, so that nothing is begun in vain, and after it, before anybody
+    is told that it is durable: moved in between, it might be in a file that nobody will find.
+    """
+
+    def __init__(self, log: SQLiteLog) -> None:
+        """Note which files they are now."""
+        self._log = log
+        self._files = DatabaseFiles.of(log.path)
         self._until = 0.0
 
     def check(self) -> None:
-        """Look, unless that was done just now. Raises `Moved`."""
-        if time.monotonic() > self._until:
-            self.look()
+        """Look, unless that was done just now. Raises `Moved`, with nothing begun."""
+        if time.monotonic() > self._until and not self._look():
+            raise Moved(NOT_OPENED, self._said())
 
-    def look(self) -> None:
-        """Look. Raises `Moved`."""
-        if LogFile.of(self._path) != self._file:
-            msg = f"{self._path} is not the file that it was: put that back"
-            raise Moved(msg)
-        self._until = time.monotonic() + FRESH_SECONDS
+    def confirm(self) -> bool:
+        """Look at what a transaction was written to; return whether it is the last one.
+
+        Raises `Moved` if what was written may be elsewhere.
+        """
+        if self._look():
+            return False
+        if self._is_saved:
+            return True
+        raise Moved(MOVED, self._said())
+
+    def _look(self) -> bool:
+        self._until = 0.0
+        self._is_saved = False
+        self._found = DatabaseFiles.of(self._log.path)
+        if self._found == self._files:
+            self._until = time.monotonic() + FRESH_SECONDS
+            return True
+        if self._files is not None and self._files.but_for_wal(self._found):
+            # We have what was in it, and the log itself is at its place.
+            self._is_saved = self._log.checkpoint()
+        return False
+
+    def _said(self) -> str:
+        said = not_as_it_was(self._log.path, self._found)
+        return f"{said}. What was in the -wal is in the log now" if self._is_saved else said
+
+
+class Moved(LogUnavailable):
+    """The log's files are not at their place any more. `code` says what that means for callers."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def serve(log: SQLiteLog, source: socket.socket) -> bool:
     """Commit what comes until the end; return whether it was told to end.
 
-    Raises `Moved` before it would write to a file that whoever starts next will not find.
+    Raises `Moved` when the log is in files that whoever starts next will not find.
     """
-    place = Place(log.path)
+    place = Place(log)
     inbox = Inbox(source)
     encode = msgspec.msgpack.Encoder().encode
     lonely = commits = 0
     while batches := inbox.take(soon=lonely >= LONELY):
         place.check()
-        source.sendall(b"".join([frame(encode(answer)) for answer in _committed(log, batches)]))
+        answers = b"".join([frame(encode(answer)) for answer in _committed(log, batches)])
+        last = place.confirm()
+        source.sendall(answers)
+        if last:
+            place.check()
         lonely = lonely + 1 if len(batches) == len(batches[0].appends) == 1 else 0
-        if lonely >= LONELY:  # while who was answered makes its next request
-            place.look()
         commits += 1
         if commits == BUSY:
             threading.Thread(target=reserve, args=(log.path,), daemon=True).start()
@@ -201,7 +232,7 @@ def main(path: str, says: str, number: str, parent: str) -> None:
             in_order = serve(log, source)
         except Moved as error:
             _logger.error("LOG_WRITER_FAILED: %s", error)  # noqa: TRY400 - it says it all
-            os._exit(NOT_OPENED)  # nothing of the batch in hand was begun
+            os._exit(error.code)
         except OSError:  # whoever asked is gone
             in_order = False
         if not in_order:

@@ -30,12 +30,13 @@ from eventstore.frames import Frames, frame
 from eventstore.group_commit import CLOSED, tell
 from eventstore.group_commit import Done as Answer
 from eventstore.lasting import Lasting
+from eventstore.places import DatabaseFiles
 from eventstore.sqlite import SQLiteLog
 from eventstore.store import Beat
 from eventstore.types import Append, Appended, AppendId, Snapshot
 from eventstore.writer import LogWriter, Request
-from eventstore.writer_spawn import LogFile, spawn
-from eventstore.writer_wire import LONELY, NOT_OPENED, Batch, Done, error_of
+from eventstore.writer_spawn import spawn
+from eventstore.writer_wire import LONELY, MOVED, NOT_OPENED, Batch, Done, error_of
 
 RESTART_SECONDS: Final = 1.0
 """How long to wait with the next process after one that ended before it had done anything."""
@@ -77,7 +78,7 @@ class ProcessWriter(LogWriter):
         """
         super().__init__()
         self._log = log
-        self._file = LogFile.of(log.path)
+        self._files = DatabaseFiles.of(log.path)
         self._capacity = capacity
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(Done).decode
@@ -205,7 +206,7 @@ class ProcessWriter(LogWriter):
 
     def _start(self) -> None:
         """Start a process. Raises `LogUnavailable`."""
-        self._process, self._socket = spawn(self._log.path, self._file, says=self._failing.due)
+        self._process, self._socket = spawn(self._log.path, self._files, says=self._failing.due)
         self._ready = select.poll()
         self._ready.register(self._socket, select.POLLIN)
         self._frames = Frames()
@@ -356,7 +357,7 @@ class ProcessWriter(LogWriter):
             self._missed = True
             lost = code, self._waiting, self._log.path
             _logger.error("LOG_WRITER_LOST exit_code=%d waiting=%d log=%s", *lost)
-        ask = partial(self._settled, list(self._sent), opened=code != NOT_OPENED)
+        ask = partial(self._settled, list(self._sent), code)
         tell(self._forget(await asyncio.to_thread(ask)))
         down = f"the log's writer ends at once (exit code {code}): see its error output"
         while True:
@@ -395,19 +396,21 @@ class ProcessWriter(LogWriter):
         self._waiting -= len(queue)
         return [(done, LogUnavailable(reason)) for _, done in queue]
 
-    def _settled(self, batches: Sequence[_Sent], *, opened: bool = True) -> list[_Pair]:
-        """Return what the log says of batches whose answers did not come.
+    def _settled(self, batches: Sequence[_Sent], code: int = 0) -> list[_Pair]:
+        """Return what the log says of batches whose answers did not come from a process.
 
-        It need not be asked if the process had not `opened` it.
+        It need not be asked if the process's exit `code` says it all.
         """
         if not batches:
             return []
         missing: EventStoreError
         found: dict[AppendId, Appended] = {}
         try:
-            if opened:
+            if code not in {NOT_OPENED, MOVED}:
                 found = self._log.appended_since(self._last)
             missing = LogUnavailable("the log's writer ended: nothing was appended")
+            if code == MOVED:  # what we read is what was moved
+                missing = OutcomeUnknown("the log was moved away while this was written to it")
         except Exception as error:  # noqa: BLE001 - whatever it is, they must hear of it
             missing = OutcomeUnknown(f"the log's writer ended, and the log cannot be read: {error}")
         settled: list[_Pair] = []

@@ -29,6 +29,8 @@ LONELY: Final = 3
 Both ends then look for what comes next for a while before they sleep: to be woken takes longer."""
 NOT_OPENED: Final = 3
 """Exit code of a process that could not open its log, and so has appended nothing."""
+MOVED: Final = 4
+"""Exit code of a process that has written what it had in hand to a file that is elsewhere now."""
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True, gc=False):

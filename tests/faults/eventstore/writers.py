@@ -117,3 +117,9 @@ def commits(path: Path) -> int:
     salts = wal[16:24]
     frames = range(32, len(wal), 24 + size)
     return sum(wal[at + 8 : at + 16] == salts and any(wal[at + 4 : at + 8]) for at in frames)
+
+
+def move(path: Path, to: Path) -> None:
+    """Give a file another name, which must be free."""
+    assert not to.exists()
+    path.rename(to)

@@ -65,3 +65,19 @@ def test_a_full_disk_and_a_file_that_is_no_database_are_unavailable(tmp_path: Pa
     garbage.write_bytes(b"no database" * 1000)
     with pytest.raises(LogUnavailable, match="not a database"):
         SqliteKeyStore(garbage)
+
+
+@pytest.mark.parametrize("gone", ["", "-wal", "-shm"])
+def test_nobody_gets_a_key_in_a_file_that_was_taken_away(tmp_path: Path, gone: str) -> None:
+    """What is sealed with such a key could not be read after the next start."""
+    path = tmp_path / "keys.db"
+    store = SqliteKeyStore(path)
+    with store.transaction():
+        store.put_key("a", 1, b"wrapped", Micros(1))
+    Path(f"{path}{gone}").rename(tmp_path / "kept")
+    with pytest.raises(LogUnavailable, match="not the file that it was"), store.transaction():
+        store.put_key("b", 1, b"wrapped", Micros(1))
+    (tmp_path / "kept").rename(f"{path}{gone}")
+    with store.transaction():
+        store.put_key("c", 1, b"wrapped", Micros(1))
+    store.close()

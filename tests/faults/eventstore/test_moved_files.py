@@ -1,0 +1,87 @@
+"""The log's files are taken away under the process that writes: what was acknowledged stays."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+import eventstore.writer_process
+from eventstore.errors import LogUnavailable, OutcomeUnknown
+from eventstore.sqlite import SQLiteLog
+from eventstore.writer_child import Moved, Place
+from eventstore.writer_process import _Sent
+from eventstore.writer_wire import MOVED, NOT_OPENED, Batch
+from tests.conformance.appends import append
+from tests.faults.eventstore.writers import move, pause, refusal, written
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "log.db"
+
+
+@pytest.mark.parametrize("deleted", [True, False])
+async def test_a_wal_that_is_taken_away_takes_nothing_with_it(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, deleted: bool
+) -> None:
+    monkeypatch.setattr(eventstore.writer_process, "RESTART_SECONDS", 0.05)
+    wal = path.with_name(f"{path.name}-wal")
+    async with written(path) as writer:
+        for number in range(100):
+            done = await writer.append(append(f"user/{number}"))
+        if deleted:
+            wal.unlink()
+        else:
+            move(wal, tmp_path / "kept")
+        with suppress(LogUnavailable):
+            done = await writer.append(append("user/last"))
+        for _ in range(3):
+            assert "start the server anew" in await refusal(writer)
+            await pause()
+        (alone := tmp_path / "alone").mkdir()
+        shutil.copy(path, alone)
+        log = SQLiteLog(alone / path.name)
+        assert log.head().position == done.last_position
+        log.close()
+
+
+@pytest.mark.parametrize("gone", ["", "-wal", "-shm"])
+def test_nobody_is_told_that_it_is_durable_in_a_file_that_was_moved_meanwhile(
+    path: Path, tmp_path: Path, gone: str
+) -> None:
+    log = SQLiteLog(path, server=True)
+    log.append_batch([append("user/first")])
+    place = Place(log)
+    place.check()
+    log.append_batch([append("user/second")])
+    assert not place.confirm()
+    move(Path(f"{path}{gone}"), tmp_path / "kept")
+    place.check()  # it looked a moment ago
+    log.append_batch([append("user/third")])
+    if gone == "-wal":
+        assert place.confirm()
+        assert b"user/third" in path.read_bytes()
+        code = NOT_OPENED
+    else:
+        with pytest.raises(Moved, match="not the file that it was") as moved:
+            place.confirm()
+        assert moved.value.code == MOVED
+        code = NOT_OPENED
+    with pytest.raises(Moved) as moved:
+        place.check()
+    assert moved.value.code == code
+    move(tmp_path / "kept", Path(f"{path}{gone}"))
+    log.close()
+
+
+async def test_what_was_written_to_a_moved_log_has_no_known_outcome(path: Path) -> None:
+    async with written(path) as writer:
+        await writer.append(append("user/first"))
+        batch = Batch([append("user/second")])
+        sent = [_Sent(batch, [lambda _: None], 0.0)]
+        for code, kind in ((MOVED, OutcomeUnknown), (NOT_OPENED, LogUnavailable)):
+            ((_, answer),) = writer._settled(sent, code)
+            assert type(answer) is kind
