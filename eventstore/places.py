@@ -7,9 +7,12 @@ whoever opens the database next will not find.
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
+SETTLED_NS: Final = 2_500_000_000
+"""Coarser than any file system's clock."""
 _MISSING: Final = 0
 
 
@@ -34,6 +37,35 @@ class DatabaseFiles(NamedTuple):
     def but_for_wal(self, other: DatabaseFiles | None) -> bool:
         """Tell whether `other` differs in the write-ahead log, and in nothing else."""
         return other is not None and self != other and self == other._replace(wal=self.wal)
+
+
+class Directory:
+    """Whether names in a directory lead to the files that they led to before."""
+
+    def __init__(self, path: Path) -> None:
+        """Begin to watch it."""
+        self._name = str(path)
+        self._seen: tuple[int, int, int] | None = None
+
+    def forget(self) -> None:
+        """Let the next answer be no."""
+        self._seen = None
+
+    def is_as_it_was(self) -> bool:
+        """Tell whether no name in it was made, moved or removed since this was asked last.
+
+        One look at the directory: to look at a file that is being written makes its next write
+        slower, since it must then get a time of its own. False, too, if something has changed so
+        lately that another change might have got the same time.
+        """
+        before = self._seen
+        try:
+            found = os.stat(self._name)  # noqa: PTH116 - each commit asks
+        except OSError:
+            self._seen = None
+            return False
+        self._seen = (found.st_dev, found.st_ino, found.st_mtime_ns)
+        return self._seen == before and time.time_ns() - found.st_mtime_ns > SETTLED_NS
 
 
 def _inode(name: str) -> int:

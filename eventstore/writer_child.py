@@ -25,7 +25,7 @@ import msgspec
 from eventstore.children import end_with
 from eventstore.errors import EventStoreError, LogUnavailable, OutcomeUnknown
 from eventstore.frames import Frames, frame
-from eventstore.places import DatabaseFiles
+from eventstore.places import DatabaseFiles, Directory
 from eventstore.sqlite import SQLiteLog
 from eventstore.sqlite_wal import reserve
 from eventstore.types import Appended
@@ -147,6 +147,8 @@ class Place:
         """Note which files they are now."""
         self._log = log
         self._files = DatabaseFiles.of(log.path)
+        self._directory = Directory(log.path.parent)
+        self._is_link = log.path.is_symlink()  # then its directory tells nothing
         self._until = 0.0
 
     def check(self) -> None:
@@ -168,10 +170,12 @@ class Place:
     def _look(self) -> bool:
         self._until = 0.0
         self._is_saved = False
-        self._found = DatabaseFiles.of(self._log.path)
+        same = self._directory.is_as_it_was() and not self._is_link
+        self._found = self._files if same else DatabaseFiles.of(self._log.path)
         if self._found == self._files:
             self._until = time.monotonic() + FRESH_SECONDS
             return True
+        self._directory.forget()
         if self._files is not None and self._files.but_for_wal(self._found):
             # We have what was in it, and the log itself is at its place.
             self._is_saved = self._log.checkpoint()
