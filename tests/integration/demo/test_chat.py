@@ -97,79 +97,59 @@ def test_no_input_is_no_message(house: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_on_a_terminal_the_bot_is_seen_writing(house: Path) -> None:
+@contextmanager
+def on_a_terminal(house: Path, phone: str) -> Iterator[int]:
+    """A terminal in which somebody chats; at the end they press Ctrl-D, and are let go."""
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "app.cli", "chat", "--phone", "15550100015"]
+    command = [sys.executable, "-m", "app.cli", "chat", "--phone", phone]
     process = subprocess.Popen(
         command, cwd=house, env=environment(), stdin=theirs, stdout=theirs, stderr=theirs
     )
     os.close(theirs)
     try:
-        shown = read_until(ours, "> ")
-        os.write(ours, b"hola\n")
-        shown += read_until(ours, "bot: Eco: hola")
-        assert "escribiendo…" in shown
-        os.write(ours, b"\x04")  # Ctrl-D
+        yield ours
+        os.write(ours, b"\x04")
         assert process.wait(20) == 0
     finally:
         process.kill()
         process.wait()
         os.close(ours)
+
+
+def echoed(terminal: int, words: str) -> str:
+    """Say something, and return what is shown until it is answered."""
+    os.write(terminal, f"{words}\n".encode())
+    return read_until(terminal, f"bot: Eco: {words}")
+
+
+def test_on_a_terminal_the_bot_is_seen_writing(house: Path) -> None:
+    with on_a_terminal(house, "15550100015") as terminal:
+        read_until(terminal, "> ")
+        assert "escribiendo…" in echoed(terminal, "hola")
 
 
 def test_a_chat_goes_on_when_the_simulators_were_started_again(house: Path) -> None:
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "app.cli", "chat", "--phone", "15550100017"]
-    process = subprocess.Popen(
-        command, cwd=house, env=environment(), stdin=theirs, stdout=theirs, stderr=theirs
-    )
-    os.close(theirs)
-    try:
-        read_until(ours, "> ")
-        os.write(ours, b"hola\n")
-        read_until(ours, "bot: Eco: hola")
+    with on_a_terminal(house, "15550100017") as terminal:
+        read_until(terminal, "> ")
+        echoed(terminal, "hola")
         simulators_of(house).kill()
-        read_until(ours, "WhatsApp is away")
-        read_until(ours, "WhatsApp is back")
-        os.write(ours, b"otra vez\n")
-        read_until(ours, "bot: Eco: otra vez")
-        os.write(ours, b"\x04")  # Ctrl-D
-        assert process.wait(20) == 0
-    finally:
-        process.kill()
-        process.wait()
-        os.close(ours)
+        read_until(terminal, "WhatsApp is away")
+        read_until(terminal, "WhatsApp is back")
+        echoed(terminal, "otra vez")
 
 
 def test_a_chat_goes_on_when_the_server_was_started_again(tmp_path: Path) -> None:
     """Its simulators listen elsewhere then."""
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "app.cli", "chat", "--phone", "15550100018"]
     with ExitStack() as stack:
-        stack.callback(os.close, ours)
         with served(tmp_path):
-            process = stack.enter_context(
-                subprocess.Popen(
-                    command,
-                    cwd=tmp_path,
-                    env=environment(),
-                    stdin=theirs,
-                    stdout=theirs,
-                    stderr=theirs,
-                )
-            )
-            stack.callback(process.kill)
-            os.close(theirs)
-            read_until(ours, "> ")
-            os.write(ours, b"hola\n")
-            read_until(ours, "bot: Eco: hola")
-        read_until(ours, "WhatsApp is away")
-        stack.enter_context(served(tmp_path))
-        read_until(ours, "WhatsApp is back")
-        os.write(ours, b"otra vez\n")
-        read_until(ours, "bot: Eco: otra vez")
-        os.write(ours, b"\x04")  # Ctrl-D
-        assert process.wait(20) == 0
+            terminal = stack.enter_context(on_a_terminal(tmp_path, "15550100018"))
+            read_until(terminal, "> ")
+            echoed(terminal, "hola")
+        read_until(terminal, "WhatsApp is away")
+        with served(tmp_path):
+            read_until(terminal, "WhatsApp is back")
+            echoed(terminal, "otra vez")
+            stack.close()
 
 
 def test_a_terminal_begins_with_what_was_said_last(house: Path) -> None:
@@ -180,16 +160,8 @@ def test_a_terminal_begins_with_what_was_said_last(house: Path) -> None:
         for number in range(7):
             said = whapi.post(f"{phone}/say", json={"text": f"número {number}"}).json()["seq"]
             whapi.get(f"{phone}/wait?after={said}&bot=1&timeout=20", timeout=30)
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "app.cli", "chat", "--phone", "15550100016"]
-    with subprocess.Popen(
-        command, cwd=house, env=environment(), stdin=theirs, stdout=theirs, stderr=theirs
-    ) as process:
-        os.close(theirs)
-        shown = read_until(ours, "\n> ")
-        os.write(ours, b"\x04")
-        assert process.wait(20) == 0
-    os.close(ours)
+    with on_a_terminal(house, "15550100016") as terminal:
+        shown = read_until(terminal, "\n> ")
     lines = shown.splitlines()
     assert "(4 older messages)" in lines
     assert "you: número 1" not in lines
