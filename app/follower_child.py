@@ -23,6 +23,7 @@ import structlog
 from app import logs, stores
 from app.bots import the_bot
 from app.projections import MODELS, Follower, ReadModel, Views
+from app.projections.follower import AS_PROCESS
 from app.projections.following import Told
 from app.projections.progress import Progress, Report
 from app.settings import load
@@ -32,8 +33,6 @@ from eventstore.frames import frame
 
 NICENESS: Final = 5
 """Webhooks come first where there are not processors enough for all."""
-RESTS: Final = 6
-"""Times as long as a batch took: a seventh of a processor at most, for batches worth committing."""
 
 _log = structlog.get_logger(__name__)
 
@@ -78,7 +77,7 @@ def main() -> int:
                 MODELS,
                 ledger=ledger,
                 worker=True,
-                rests=RESTS,
+                pace=AS_PROCESS,
                 progress=Telling(MODELS, views, server),
             )
             gc.freeze()

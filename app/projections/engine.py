@@ -15,12 +15,12 @@ import sqlite3
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 from msgspec.structs import replace
 
-from app.projections.model import ReadModel, Seen
+from app.projections.model import ReadModel, Seen, Session
 from app.projections.names import BULK_NAMES, LIVE_NAMES, StreamNames
 from app.projections.scan import Poison, Reading
 from app.projections.skipping import Skip, still_there
@@ -32,11 +32,15 @@ from eventstore.types import Cursor, Head, Micros, Position
 
 _log = structlog.get_logger(__name__)
 
+_Mark = tuple[sqlite3.Connection, int, int]
+"""A connection, the version of its file as others left it, and how many rows it has changed."""
+
 Steps = Callable[[str], None]
 """Told the name of each step when it has been reached: where fault tests kill the process."""
 
-LIVE_WINDOW: Final = 2_000
-"""Positions in a batch beside a busy event loop."""
+LIVE_WINDOW: Final = 20_000
+"""Positions in a batch, at most, of a process that stays: it remembers fewer names than one that is
+there for a rebuild."""
 
 BULK_WINDOW: Final = 1_000_000
 """Positions in a transaction of a rebuild: the more a row takes in one go, the fewer writes."""
@@ -97,6 +101,7 @@ class Engine:
         self._connections = log.connections()
         self._narrowed: dict[str, int] = {}
         self._readings: dict[tuple[str, ...], Reading] = {}
+        self._kept: _Kept | None = None
         self.names = StreamNames(log, LIVE_NAMES if window <= LIVE_WINDOW else BULK_NAMES)
         self._last_at = Micros(0)
         self._on_chunk = on_chunk
@@ -212,7 +217,11 @@ class Engine:
             now = standings(db)
             if any(now.get(before.model) != before for before in group):
                 return
-            sessions = [self._models[before.model].session(db) for before in group]
+            kept, self._kept = self._kept, None  # else an error would leave what was undone
+            if kept is None or kept.mark != _mark(db):
+                kept = _Kept({}, None)
+            models = [self._models[before.model] for before in group]
+            sessions = [kept.sessions.get(model.name) or model.session(db) for model in models]
             for batches in self._batches(group, to):
                 for before, session, batch in zip(group, sessions, batches, strict=True):
                     with _blaming(before.model):
@@ -228,6 +237,9 @@ class Engine:
                 self._at_step("flushed")
                 self._views.put(db, replace(before, cursor=to))
                 self._at_step("moved")
+            moved = {model.name: session for model, session in zip(models, sessions, strict=True)}
+            after = _Kept({**kept.sessions, **moved}, _mark(db))
+        self._kept = after
         self._at_step("committed")
         self.reached_at = self._last_at
         for before in group:
@@ -308,6 +320,23 @@ class Engine:
         with self._views.transaction() as db:
             if standings(db).get(before.model) == before:
                 self._views.put(db, after)
+
+
+class _Kept(NamedTuple):
+    """The sessions of the last transaction, which still know what rows the tables have."""
+
+    sessions: dict[str, Session]
+    """By model."""
+    mark: _Mark | None
+
+
+def _mark(db: sqlite3.Connection) -> _Mark:
+    """Return what is another value as soon as anybody else has written to the file.
+
+    Within a transaction that writes, so that nobody can do so meanwhile.
+    """
+    (others,) = db.execute("PRAGMA data_version").fetchone()
+    return db, others, db.total_changes
 
 
 @contextmanager

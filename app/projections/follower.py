@@ -12,13 +12,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import structlog
 
 from app.caches import figures_of
 from app.projections.bulk import BulkWorker
-from app.projections.engine import LIVE_WINDOW, Engine, Steps, no_steps
+from app.projections.engine import Engine, Steps, no_steps
 from app.projections.errors import RebuildRunning
 from app.projections.model import ReadModel
 from app.projections.progress import Progress, Report
@@ -33,8 +33,8 @@ from eventstore.types import Position
 
 _log = structlog.get_logger(__name__)
 
-BULK_EVENTS: Final = 20_000
-"""From so many events on, catching up is bulk work."""
+BULK_EVENTS: Final = 50_000
+"""From so many events on, catching up is bulk work: several times what comes during a rest."""
 
 _RETRY_SECONDS: Final = 30.0
 _IDLE_SECONDS: Final = 1.0
@@ -42,10 +42,27 @@ _IDLE_SECONDS: Final = 1.0
 _PAUSE_SECONDS: Final = 0.02
 """Between batches: a longer one costs less an event (docs/performance.md)."""
 
-RESTS: Final = 12
-"""Times as long as the last batch took, beside an event loop that wants the same interpreter."""
 
-_LONGEST_REST_SECONDS: Final = 0.25
+class Pace(NamedTuple):
+    """How much is done at a time, and how long is rested before the next time.
+
+    The longer a rest, the more events a batch has, the more of them share a row or a page, and the
+    less each costs; and the older is what readers see.
+    """
+
+    window: int
+    """Positions in a batch, at most."""
+    rests: int
+    """Times as long to rest as the last batch took."""
+    longest_rest: float
+    """Seconds."""
+
+
+AS_THREAD: Final = Pace(window=2_000, rests=12, longest_rest=0.25)
+"""Beside an event loop that wants the same interpreter."""
+
+AS_PROCESS: Final = Pace(window=20_000, rests=6, longest_rest=1.0)
+"""Beside other processes: under more than 10,000 events a second a fifth of a processor."""
 
 
 class Follower:
@@ -63,24 +80,22 @@ class Follower:
         ledger: SkipLedger | None = None,
         worker: bool | None = None,
         bulk_events: int = BULK_EVENTS,
-        window: int = LIVE_WINDOW,
-        rests: int = RESTS,
+        pace: Pace = AS_THREAD,
         progress: Progress | None = None,
         at_step: Steps = no_steps,
     ) -> None:
         """Prepare to keep `models` in `views`.
 
         `ledger` tells a new `views` what operators told models to skip. `worker` tells whether a
-        child process finds this log; None: if it is `log.db` beside it. `rests`: for how many
-        times as long as a batch took this thread rests after it. `progress` is told how far the
-        models are.
+        child process finds this log; None: if it is `log.db` beside it. `progress` is told how
+        far the models are.
         """
         self._worker = worker
         self._log = log
         self._views = views
         self._models = tuple(models)
         self._ledger = ledger
-        self._engine = Engine(views, log, models, window=window, at_step=at_step)
+        self._engine = Engine(views, log, models, window=pace.window, at_step=at_step)
         self._at_step = at_step
         self._news = Subscription(log)
         self._bulk = BulkWorker(views.path.parent, on_end=self._news.wake)
@@ -89,7 +104,7 @@ class Follower:
         self._not_before = 0.0
         self._look_at_file = 0.0
         self._tried: set[str] = set()
-        self._rests = rests
+        self._pace = pace
         self.progress = Progress(models) if progress is None else progress
         self._visible_seconds = 0.0
         self._stopping = threading.Event()
@@ -252,4 +267,4 @@ class Follower:
 
     def _rest(self, took: float) -> float:
         """Return how long to rest after a batch that took so many seconds."""
-        return max(_PAUSE_SECONDS, min(_LONGEST_REST_SECONDS, self._rests * took))
+        return max(_PAUSE_SECONDS, min(self._pace.longest_rest, self._pace.rests * took))

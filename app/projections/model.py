@@ -23,6 +23,9 @@ class Session(ABC):
 
     What `apply` and `flush` write must depend on nothing but the rows and the events: no clock, no
     other file, no gateway. Then a rebuild gives the same rows, and can never repeat a side effect.
+
+    A session whose transaction was committed may be used for the next one, if nobody has written to
+    the file in between: what it remembers of its rows after `flush` is true until then.
     """
 
     @abstractmethod

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from operator import attrgetter
 from typing import ClassVar, Final, Generic, TypeVar
 
@@ -20,6 +20,8 @@ from app.projections.writing import insert_rows
 
 PREFIX: Final = "user/"
 _MAX_ROWS: Final = 200_000
+KEPT_ROWS: Final = 10_000
+"""Rows that a session remembers from one transaction to the next."""
 
 
 class PersonRow(msgspec.Struct, gc=False):
@@ -59,9 +61,11 @@ class PersonModel(ReadModel, Generic[R]):
         """Take part in the transaction that is open on `db`."""
         return _PersonSession(self, db)
 
-    def load(self, db: sqlite3.Connection, streams: Iterable[str]) -> Rows[R]:
+    def load(self, db: sqlite3.Connection, streams: Collection[str]) -> Rows[R]:
         """Return the rows that the users of these streams have."""
         rows = Rows(self.row)
+        if not streams:
+            return rows
         users = json.dumps([stream.removeprefix(PREFIX) for stream in streams])
         query = (
             f"SELECT {', '.join(self._columns())} FROM {self.table}"  # noqa: S608 - our own names
@@ -98,17 +102,25 @@ class _PersonSession(Session, Generic[R]):
         self._model = model
         self._db = db
         self._rows = Rows(model.row)
+        self._changed: set[str] = set()
+        """Streams whose rows are to be written, unless all are. Others are as the table has them."""
         self._blank = model.is_blank(db)  # at the start of a rebuild: nothing to load
 
     def apply(self, batch: Sequence[Seen]) -> None:
         if len(self._rows) > _MAX_ROWS:
             self.flush()
         if not self._blank:
-            strangers = {seen[1] for seen in batch}.difference(self._rows)
+            streams = {seen[1] for seen in batch}
+            strangers = streams.difference(self._rows)
             self._rows.update(self._model.load(self._db, strangers))
+            self._changed |= streams
         self._model.fold(self._rows, batch)
 
     def flush(self) -> None:
-        self._model.store(self._db, self._rows.values())
-        self._rows.clear()
+        rows = self._rows
+        changed = rows.values() if self._blank else [rows[stream] for stream in self._changed]
+        self._model.store(self._db, changed)
+        self._changed.clear()
         self._blank = False
+        if len(rows) > KEPT_ROWS:
+            rows.clear()

@@ -25,7 +25,7 @@ from sqlite_utils.migrations import Migrations
 
 from app.projections.model import ReadModel, Seen, Session
 from app.projections.open_turns import TAKE, TURN_EVENTS, OpenTurn, Turn
-from app.projections.people import PREFIX
+from app.projections.people import KEPT_ROWS, PREFIX
 from app.projections.tally import HOUR, hour_text
 from app.projections.writing import insert_rows
 
@@ -38,6 +38,9 @@ _COLUMNS: Final = (
     *("total", "reply"),
 )
 _INSERT: Final = f"INSERT INTO turns ({', '.join(_COLUMNS)})"
+_SELECT: Final = """
+SELECT user, state FROM open_turns WHERE user IN (SELECT value FROM json_each(?))
+"""
 _MAX_OPEN: Final = 200_000
 _pack: Final[Callable[[OpenTurn], bytes]] = msgspec.msgpack.Encoder().encode
 _unpack: Final = msgspec.msgpack.Decoder(OpenTurn).decode
@@ -101,6 +104,8 @@ class _LatencySession(Session):
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         self._open = defaultdict[str, OpenTurn](OpenTurn)
+        self._written: dict[str, bytes] = {}
+        """What the table has of a stream, as far as is known; empty: no row."""
         query = "SELECT NOT EXISTS (SELECT 1 FROM open_turns)"
         self._blank = bool(db.execute(query).fetchone()[0])  # then there is nothing to load
 
@@ -121,26 +126,33 @@ class _LatencySession(Session):
         insert_rows(self._db, _INSERT, ended)  # now: a rebuild has a million of them in hand else
 
     def flush(self) -> None:
-        open_ones = {stream: turn for stream, turn in self._open.items() if not turn.is_blank}
-        if not self._blank:
-            self._db.executemany(
-                "DELETE FROM open_turns WHERE user = ?",
-                [(_user(stream),) for stream in sorted(self._open.keys() - open_ones.keys())],
-            )
-        insert_rows(
-            self._db,
-            "INSERT OR REPLACE INTO open_turns (user, state)",
-            [(_user(stream), _pack(turn)) for stream, turn in sorted(open_ones.items())],
-        )
+        written, open_rows, closed = self._written, [], []
+        for stream, turn in sorted(self._open.items()):
+            state = b"" if turn.is_blank else _pack(turn)
+            if state:
+                open_rows.append((_user(stream), state))
+            elif written.get(stream):
+                closed.append((_user(stream),))
+            written[stream] = state
+        self._db.executemany("DELETE FROM open_turns WHERE user = ?", closed)
+        insert_rows(self._db, "INSERT OR REPLACE INTO open_turns (user, state)", open_rows)
         self._open.clear()
         self._blank = False
+        if len(written) > KEPT_ROWS:
+            written.clear()
 
     def _load(self, streams: set[str]) -> None:
-        if not streams:
-            return
-        query = "SELECT user, state FROM open_turns WHERE user IN (SELECT value FROM json_each(?))"
-        for user, state in self._db.execute(query, (json.dumps([_user(s) for s in streams]),)):
-            self._open[PREFIX + user] = _unpack(state)
+        written = self._written
+        unknown = streams - written.keys()
+        if unknown:
+            written |= dict.fromkeys(unknown, b"")
+            users = json.dumps([_user(stream) for stream in unknown])
+            for user, state in self._db.execute(_SELECT, (users,)):
+                written[PREFIX + user] = state
+        for stream in streams:
+            state = written[stream]
+            if state:
+                self._open[stream] = _unpack(state)
 
 
 def _user(stream: str) -> str:

@@ -46,6 +46,13 @@ operator stopped it; `error` says who and why."""
 _BUSY_SECONDS: Final = 30.0
 _IDLE_READERS: Final = 8
 
+_WAL_PAGES: Final = 8_000
+"""Pages after which the WAL is copied into the file: a batch of a busy bot writes thousands, and
+the next one most of them again."""
+
+_CACHE_KB: Final = 16_000
+"""The writer's own pages: those of some thousand users who write."""
+
 _migrations = Migrations("views")
 
 
@@ -116,6 +123,8 @@ class Views:
     def _open(self) -> None:
         self._readers: SimpleQueue[sqlite3.Connection] = SimpleQueue()
         self._writer = _connect(self.path, self._journal)
+        self._writer.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
+        self._writer.execute(f"PRAGMA cache_size=-{_CACHE_KB}")
         file = file_id(self.path)
         try:
             with self.transaction() as db:  # taken first: two processes may come at once

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import cast
 
@@ -18,7 +18,7 @@ from sqlite_utils.migrations import Migrations
 from app.aggregates.events import MessageReceived, TokensIncremented
 from app.projections import MODELS, THREAD_MAP, TOKEN_TOTALS, Seen, Session, Views, content
 from app.projections.content import Content
-from app.projections.engine import Engine
+from app.projections.engine import Engine, Steps, no_steps
 from app.projections.model import ReadModel
 from eventstore.errors import CursorMismatch
 from eventstore.store import LogReader
@@ -181,6 +181,89 @@ def test_another_process_that_was_faster_is_not_repeated(views: Views, history: 
     while engine.advance():
         pass
     other.close()
+    assert content(views) == naive(history.log)
+
+
+# -- what is remembered between batches ------------------------------------------------------------
+
+
+def follower_of(views: Views, history: TestLog, at_step: Steps = no_steps) -> Engine:
+    """An engine that has come to the end of a log, and remembers its users."""
+    history.chat("ab", turns=2)
+    history.append("a", received())  # nobody has answered it
+    build(views, history)
+    engine = Engine(views, history.log, MODELS, at_step=at_step)
+    while engine.advance():
+        pass
+    return engine
+
+
+def test_rows_that_were_just_written_are_not_read_again(views: Views, history: TestLog) -> None:
+    engine = follower_of(views, history)
+    history.append("a", received())
+    history.append("c", received())  # somebody new, of whom nobody knows that there is no row
+    asked: list[str] = []
+    views._writer.set_trace_callback(asked.append)
+    engine.advance()
+    looked_up = [statement for statement in asked if "json_each" in statement]
+    assert len(looked_up) == 3
+    assert not any('"a"' in statement for statement in looked_up)
+    assert content(views) == naive(history.log)
+
+
+@pytest.mark.parametrize("whose", ["another's", "our own"])
+def test_what_somebody_else_wrote_is_read_again(views: Views, history: TestLog, whose: str) -> None:
+    engine = follower_of(views, history)
+    with ExitStack() as stack:
+        if whose == "our own":
+            db = stack.enter_context(views.transaction())
+        else:
+            db = stack.enter_context(closing(sqlite3.connect(views.path, isolation_level=None)))
+        db.execute("UPDATE thread_map SET messages_in = 100")
+    history.append("a", received())
+    engine.advance()
+    with views.read() as db:
+        assert (
+            db.execute("SELECT messages_in FROM thread_map WHERE user = 'a'").fetchone()[0] == 101
+        )
+
+
+@pytest.mark.parametrize("step", ["begun", "applied", "flushed", "moved"])
+def test_nothing_is_remembered_of_a_batch_that_was_undone(
+    views: Views, history: TestLog, step: str
+) -> None:
+    fails: list[str] = []
+
+    def failing(now: str) -> None:
+        if now in fails:
+            fails.clear()
+            full = sqlite3.OperationalError("database or disk is full")
+            full.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise full
+
+    engine = follower_of(views, history, failing)
+    history.chat("ac", turns=2)
+    fails.append(step)
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        engine.advance()
+    history.chat("ab")
+    while engine.advance():
+        pass
+    assert content(views) == naive(history.log)
+
+
+def test_only_so_many_users_are_remembered(
+    views: Views, history: TestLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.projections.people.KEPT_ROWS", 1)
+    monkeypatch.setattr("app.projections.turn_latency.KEPT_ROWS", 1)
+    engine = follower_of(views, history)
+    for users in ("a", "ab", "b", "abc"):
+        history.chat(users)
+        engine.advance()
+        assert engine._kept is not None
+        for name in ("thread_map", "client_view"):
+            assert len(engine._kept.sessions[name]._rows) <= 1  # type: ignore[attr-defined]
     assert content(views) == naive(history.log)
 
 
