@@ -14,17 +14,19 @@ import os
 from pathlib import Path
 from typing import Final
 
-PAGES: Final = 32_000
+PAGES: Final = 64_000
 """Pages of 4 KiB after which a WAL is checkpointed."""
-BYTES: Final = 128 * 1024 * 1024
-"""The length that it has by then."""
+_MIB: Final = 1024 * 1024
+ROOM: Final = {50: 16 * _MIB, 1_000: 64 * _MIB, 4_000: 256 * _MIB}
+"""How long a WAL is made after so many commits: a log that is hardly written does without, and the
+last is what a busy one has when it is checkpointed."""
 FREE: Final = 16
 """No room is taken unless so many times as much is free."""
-_PIECE: Final = 1024 * 1024
+_PIECE: Final = _MIB
 _logger = logging.getLogger(__name__)
 
 
-def reserve(log: Path, size: int = BYTES) -> None:
+def reserve(log: Path, size: int) -> None:
     """Make the WAL of an open log `size` bytes long, if there is room. Safe beside its writers.
 
     Zeros are appended at the end of the file only, wherever that is by then: what SQLite has

@@ -96,6 +96,23 @@ class Subscription:
         self._cursor = Cursor(at.epoch, last.position, leaf_hash(last))
         return Batch(events, at.epoch, last.position)
 
+    def pass_over(self, up_to: Position) -> None:
+        """Go on behind `up_to` without reading what comes before it: it is known.
+
+        Raises `CursorMismatch` as `poll` does.
+        """
+        at = self._cursor
+        if up_to <= at.position:
+            return
+        head = self._log.head()
+        if head.epoch != at.epoch:
+            raise CursorMismatch(at.position, f"epoch {head.epoch}, not {at.epoch}")
+        last = self._log.event_at(up_to)
+        self._compare()
+        if last is None:
+            raise CursorMismatch(up_to, f"the log now ends at {head.position}")
+        self._cursor = Cursor(at.epoch, up_to, leaf_hash(last))
+
     def _compare(self) -> None:
         """Compare the cursor with the log, if that was reached over a new connection."""
         while (connections := self._log.connections()) != self._connections:

@@ -27,16 +27,13 @@ from eventstore.errors import EventStoreError, LogUnavailable, OutcomeUnknown
 from eventstore.frames import Frames, frame
 from eventstore.places import DatabaseFiles, Directory
 from eventstore.sqlite import SQLiteLog
-from eventstore.sqlite_wal import reserve
+from eventstore.sqlite_wal import ROOM, reserve
 from eventstore.types import Appended
 from eventstore.writer_spawn import not_as_it_was
 from eventstore.writer_wire import LONELY, MOVED, NOT_OPENED, Batch, Done, done
 
 MOST_AT_ONCE: Final = 512
 """Appends of one transaction, unless a single batch has more."""
-BUSY: Final = 50
-"""Commits after which a log is worth the room that its WAL will need: one that is hardly written
-does without."""
 SPIN_SECONDS: Final = 0.0003
 """How long to look for the next request of a caller that waits for each answer, before sleeping."""
 FRESH_SECONDS: Final = 0.001
@@ -212,8 +209,9 @@ def serve(log: SQLiteLog, source: socket.socket) -> bool:
             place.check()
         lonely = lonely + 1 if len(batches) == len(batches[0].appends) == 1 else 0
         commits += 1
-        if commits == BUSY:
-            threading.Thread(target=reserve, args=(log.path,), daemon=True).start()
+        if commits in ROOM:
+            size = ROOM[commits]
+            threading.Thread(target=reserve, args=(log.path, size), daemon=True).start()
     return inbox.in_order
 
 

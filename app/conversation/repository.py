@@ -75,8 +75,9 @@ class Repository(Generic[A, S]):
         self._loading: dict[StreamName, asyncio.Task[Cell[S]]] = {}
         self._outdated: WeakSet[asyncio.Task[Cell[S]]] = WeakSet()
         self._background: set[asyncio.Task[None]] = set()
-        self.on_commit: Callable[[StreamName, S, Version], None] | None = None
-        """Called with state and version after each commit of this process, and each conflict."""
+        self.on_commit: Callable[[StreamName, S, Version, Appended | None], None] | None = None
+        """Called with state and version after each commit of this process, with where that stands,
+        and after each conflict, with None."""
         self.grow_older = self._cells.grow_older
         self.figures = self._cells.figures
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -177,7 +178,7 @@ class Repository(Generic[A, S]):
         if isinstance(lost, Conflict | EpochMismatch):
             cell = await self._load(stream, base=cell)
             # What others appended is news here, too.
-            self._tell(stream, cell.committed, cell.version)
+            self._tell(stream, cell.committed, cell.version, None)
             return False, answer
         if lost is not None:
             if triggered:
@@ -327,11 +328,13 @@ class Repository(Generic[A, S]):
         if not cell.read_only and version - cell.snapshot_version >= self._snapshot_every:
             cell.snapshot_version = version
             self._start(self._save_snapshot(stream, state, version, cell.epoch))
-        self._tell(stream, state, version)
+        self._tell(stream, state, version, appended)
 
-    def _tell(self, stream: StreamName, state: S, version: Version) -> None:
+    def _tell(
+        self, stream: StreamName, state: S, version: Version, appended: Appended | None
+    ) -> None:
         if self.on_commit is not None:
-            self.on_commit(stream, state, version)
+            self.on_commit(stream, state, version, appended)
 
     def _drop(self, stream: StreamName, cell: Cell[S]) -> None:
         if self._cells.get(stream) is cell:

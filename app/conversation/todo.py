@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Executor
@@ -28,8 +29,8 @@ from app.conversation.repository import Repository
 from app.derived import file_id, is_damaged, opened, put_aside
 from eventstore.errors import CursorMismatch, EventStoreError
 from eventstore.store import LogReader
-from eventstore.subscription import Subscription
-from eventstore.types import Cursor, Epoch, Position, StreamName, Version
+from eventstore.subscription import Batch, Subscription
+from eventstore.types import Appended, Cursor, Epoch, Position, StreamName, Version
 
 _log = structlog.get_logger(__name__)
 PREFIX = "user/"
@@ -38,6 +39,9 @@ FOLLOW_SECONDS = 0.25
 """Between two looks at the log, unless a page was full. A watch of the log would tell sooner, for a
 thread of its own: what this process commits it looks at without, and what others commit is due only
 after seconds."""
+
+STRETCHES = 5_000
+"""Stretches of the log that are noted as our own: of more, those in front are read."""
 
 _BEGINNING = Cursor(Epoch(0), Position(0), b"")
 AT_A_TIME = 100
@@ -182,6 +186,44 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
+class Stretches:
+    """Positions of a log, as stretches without gaps. They come in their order."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._stretches: deque[tuple[Position, Position]] = deque(maxlen=STRETCHES)
+
+    def add(self, first: Position, last: Position) -> None:
+        """Add positions that follow those before; others are not noted."""
+        stretches = self._stretches
+        if stretches:
+            begin, end = stretches[-1]
+            if first <= end:
+                return
+            if first == end + 1:
+                stretches[-1] = (begin, last)
+                return
+        stretches.append((first, last))
+
+    def end_of(self, after: Position) -> Position:
+        """Return the end of the stretch that follows `after`, or `after`. Forget what is before."""
+        stretches = self._stretches
+        while stretches and stretches[0][1] <= after:
+            stretches.popleft()
+        if stretches and stretches[0][0] <= after + 1:
+            return stretches[0][1]
+        return after
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._stretches.clear()
+
+
+def _poll(subscription: Subscription, known: Position) -> Batch | None:
+    subscription.pass_over(known)
+    return subscription.poll()
+
+
 class TodoList:
     """Follows the log and tells, for each stream it mentions, what the state now says."""
 
@@ -215,6 +257,8 @@ class TodoList:
         went back meanwhile is told from it."""
         self._told: dict[StreamName, int] = {}
         """Versions that were looked at when they were committed, and were not yet read."""
+        self._ours = Stretches()
+        """Positions of what was looked at when it was committed: it need not be read."""
         self._saved: tuple[int, int] = (-1, -1)
         self._changed = False
 
@@ -240,9 +284,16 @@ class TodoList:
         """Return the streams that may have an activity that is not recorded."""
         return [*self._records, *self._work]
 
-    def committed(self, stream: StreamName, state: UserState, version: Version) -> None:
-        """Look at a state that this process has just committed: the log will mention it again."""
+    def committed(
+        self, stream: StreamName, state: UserState, version: Version, appended: Appended | None
+    ) -> None:
+        """Look at a state that the log will mention again: what this process has just `appended`.
+
+        None: what it has read, because others had appended.
+        """
         self._told[stream] = version
+        if appended is not None:
+            self._ours.add(appended.first_position, appended.last_position)
         self.changed(stream, state)
 
     def changed(self, stream: StreamName, state: UserState) -> None:
@@ -281,6 +332,7 @@ class TodoList:
                 self._subscription = Subscription(self._log, page=PAGE)
                 self._place = self._subscription.cursor
                 self._told.clear()
+                self._ours.clear()
                 more = True
             except (EventStoreError, sqlite3.Error) as error:
                 _log.warning("BD_THREAD_ERROR", operation="todo", error=type(error).__name__)
@@ -320,10 +372,12 @@ class TodoList:
             raise RuntimeError(msg)
         loop = asyncio.get_running_loop()
         told, self._told = self._told, {}
-        batch = await loop.run_in_executor(self._readers, self._subscription.poll)
-        if batch is None:
-            return False  # whatever was told before it asked has been read
+        known = self._ours.end_of(self._place.position)
+        batch = await loop.run_in_executor(self._readers, _poll, self._subscription, known)
         reached = self._subscription.cursor
+        if batch is None:
+            self._place = reached
+            return False  # whatever was told before it asked has been read, or need not be
         newest: dict[StreamName, int] = {}
         for event in batch.events:
             if event.stream.startswith(PREFIX):

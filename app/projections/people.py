@@ -103,7 +103,7 @@ class _PersonSession(Session, Generic[R]):
         self._db = db
         self._rows = Rows(model.row)
         self._changed: set[str] = set()
-        """Streams whose rows are to be written, unless all are. Others are as the table has them."""
+        """Streams whose rows are to be written, unless all are."""
         self._blank = model.is_blank(db)  # at the start of a rebuild: nothing to load
 
     def apply(self, batch: Sequence[Seen]) -> None:

@@ -72,7 +72,7 @@ class Desk:
         self.clients = ClientCache(
             self.kept, views=self.views, users=self.users, readers=self._readers
         )
-        self.users.on_commit = lambda stream, state, _: self.clients.changed(stream, state)
+        self.users.on_commit = lambda stream, state, *_: self.clients.changed(stream, state)
 
     async def meet(self) -> None:
         """Hear of everybody for the first time; the read model is built from that."""

@@ -37,9 +37,12 @@ def test_every_connection_syncs_each_commit_and_keeps_the_triggers_awake(path: P
 
 
 @pytest.mark.parametrize("server", [True, False])
-def test_only_the_server_s_writer_checkpoints(path: Path, *, server: bool) -> None:
+def test_only_the_server_s_writer_checkpoints(
+    path: Path, monkeypatch: pytest.MonkeyPatch, *, server: bool
+) -> None:
+    monkeypatch.setattr("eventstore.sqlite.PAGES", 4_000)
     log = SQLiteLog(path, server=server)
-    for n in range(150):
+    for n in range(20):
         write(log, append(f"user/{n}", 0, MEGABYTE))
         log.head()
     assert (path.stat().st_size > 10_000_000) == server

@@ -20,6 +20,7 @@ import eventstore.writer_process
 import eventstore.writer_spawn
 from eventstore.errors import LogUnavailable
 from eventstore.sqlite import SQLiteLog
+from eventstore.sqlite_wal import ROOM
 from eventstore.store import Beat
 from eventstore.types import Append, Appended, Micros
 from eventstore.writer_process import ProcessWriter
@@ -140,6 +141,20 @@ async def test_what_was_committed_but_not_answered_is_found(
     assert [t.answer.last_position for t in told] == [e.position for e in events[1:-1]]
     await asyncio.to_thread(writer.close)
     log.close()
+
+
+async def test_a_wal_gets_its_room_step_by_step_as_the_log_is_written(path: Path) -> None:
+    steps = sorted(ROOM.items())
+    wal = path.with_name("log.db-wal")
+    async with written(path) as writer:
+        for n in range(steps[0][0]):
+            await writer.append(append(f"user/{n}"))
+        await until(lambda: wal.stat().st_size >= steps[0][1])
+        for n in range(steps[0][0], steps[1][0] - 1):
+            await writer.append(append(f"user/{n}"))
+        assert wal.stat().st_size < steps[1][1] // 2
+        await writer.append(append("user/last"))
+        await until(lambda: wal.stat().st_size >= steps[1][1])
 
 
 async def test_a_process_that_is_killed_before_it_did_anything_is_followed_by_another(

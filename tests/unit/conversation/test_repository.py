@@ -223,7 +223,7 @@ async def test_a_caller_that_goes_away_takes_nobody_along(
     library: Library, told: list[Notes]
 ) -> None:
     shelf, store = library.held()
-    shelf.on_commit = lambda _, state, _version: told.append(state)
+    shelf.on_commit = lambda _, state, *_where: told.append(state)
     gone = asyncio.create_task(shelf.record(ANA, note("one")))
     await before_the_gate(store)
     waits = asyncio.create_task(shelf.record(ANA, look))

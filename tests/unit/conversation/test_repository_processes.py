@@ -22,7 +22,7 @@ async def test_what_another_process_appended_is_seen_and_decided_upon(
     library: Library, told: list[Notes]
 ) -> None:
     ours, theirs = library.shelf(), library.shelf()
-    ours.on_commit = lambda _, state, _version: told.append(state)
+    ours.on_commit = lambda _, state, *_where: told.append(state)
     await ours.record(ANA, note("ours"))
     await theirs.record(ANA, note("theirs"))
     seen: list[Notes] = []
@@ -37,7 +37,7 @@ async def test_a_decision_against_it_after_a_conflict_is_told_all_the_same(
     ours, theirs = library.shelf(), library.shelf()
     await ours.record(ANA, look)
     await theirs.record(ANA, note("theirs"))
-    ours.on_commit = lambda _, state, _version: told.append(state)
+    ours.on_commit = lambda _, state, *_where: told.append(state)
     answer = await ours.record(ANA, lambda book: book.state or book.note("first"))
     assert answer == ("theirs",)
     assert told == [("theirs",)]

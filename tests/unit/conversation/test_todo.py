@@ -9,19 +9,22 @@ import asyncio
 import random
 import sqlite3
 from collections.abc import AsyncIterator
+from itertools import count
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from app.aggregates.user import User
 from app.aggregates.user_state import UserState
 from app.conversation.agenda import Open
 from app.conversation.repository import Repository
-from app.conversation.todo import TodoCheckpoint, TodoList
+from app.conversation.todo import Stretches, TodoCheckpoint, TodoList
 from eventstore.errors import LogUnavailable
-from eventstore.types import StreamName
+from eventstore.types import Position, Recorded, StreamName
 from tests.unit.conversation.library import (
     ANA,
     BEN,
@@ -51,8 +54,8 @@ class Process:
             checkpoint=self.checkpoint,
             tell=self._tell,
         )
-        self.shelf.on_commit = lambda stream, state, version: self.todo.committed(
-            stream, cast("UserState", state), version
+        self.shelf.on_commit = lambda stream, state, *where: self.todo.committed(
+            stream, cast("UserState", state), *where
         )
 
     def _tell(self, stream: StreamName, state: UserState) -> Open:
@@ -162,6 +165,55 @@ async def test_what_another_process_appends_is_seen(house: House) -> None:
     await other.record(BEN, note("open"))
     await process.follow()
     assert process.open == {BEN}
+
+
+async def test_what_this_process_commits_is_not_read_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = await house.start()
+    log, windows = house.library.log, []
+    read = log.read
+
+    def noting(*, after: Position, up_to: Position, **rest: Any) -> list[Recorded]:  # noqa: ANN401 - whatever
+        windows.append((after, up_to))
+        return read(after=after, up_to=up_to, **rest)
+
+    monkeypatch.setattr(log, "read", noting)
+    for stream in BOOKS:
+        await process.shelf.record(stream, note("open"))
+    await process.follow()
+    assert not windows
+    assert process.todo.position == len(BOOKS)
+    await house.library.shelf().record(BEN, note("open"))  # in between, by another process
+    await process.shelf.record(BOOKS[0], note("closed"))
+    await process.follow()
+    assert windows == [(len(BOOKS), len(BOOKS) + 2)]
+    await process.todo.save()
+    house.die(process)
+    again = await house.start()
+    await again.follow()
+    assert again.open == {*BOOKS[1:], BEN} == house.really_open()
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 4)), max_size=30), st.integers(0, 40))
+def test_a_stretch_is_followed_to_its_end_and_no_further(
+    appends: list[tuple[int, int]], after: int
+) -> None:
+    ours, stretches, end = set[int](), Stretches(), 0
+    for others, size in appends:
+        first, end = end + others + 1, end + others + size
+        ours.update(range(first, end + 1))
+        stretches.add(Position(first), Position(end))
+    assert stretches.end_of(Position(after)) == next(
+        n - 1 for n in count(after + 1) if n not in ours
+    )
+
+
+def test_positions_that_come_out_of_their_order_are_not_noted() -> None:
+    stretches = Stretches()
+    for first, last in ((5, 6), (1, 2), (6, 7), (7, 8)):
+        stretches.add(Position(first), Position(last))
+    assert [stretches.end_of(Position(n)) for n in (0, 4)] == [0, 8]
 
 
 async def test_a_stream_that_cannot_be_read_stays_on_the_list_and_holds_up_nobody(

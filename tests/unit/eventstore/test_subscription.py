@@ -169,6 +169,28 @@ def test_a_log_that_went_back_is_not_read_on() -> None:
         subscription.poll()
 
 
+def test_what_is_known_is_passed_over() -> None:
+    log = ShortLog(5)
+    subscription = subscribe(log)
+    subscription.pass_over(Position(3))
+    assert subscription.cursor == Cursor(Epoch(1), Position(3), leaf_hash(log.events[2]))
+    subscription.pass_over(Position(2))  # it is behind it already
+    assert positions(subscription) == [[4, 5]]
+    subscription.pass_over(Position(5))
+    assert subscription.poll() is None
+
+
+@pytest.mark.parametrize(("epoch", "match"), [(1, "the log now ends at 2"), (2, "epoch 2, not 1")])
+def test_nothing_is_passed_over_that_the_log_has_not(epoch: int, match: str) -> None:
+    log = ShortLog(2)
+    subscription = subscribe(log)
+    positions(subscription)
+    log.epoch = Epoch(epoch)
+    with pytest.raises(CursorMismatch, match=match):
+        subscription.pass_over(Position(3))
+    assert subscription.position == 2
+
+
 def exchange(log: ShortLog, *, length: int) -> None:
     """Put another log of that length behind the same address, as a failover may."""
     log.events.clear()
