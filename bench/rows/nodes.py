@@ -16,7 +16,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 TURNS: Final = 480
 RUNS_AT_ONCE: Final = 40
 LATENCY_MS: Final = 1000
+_DOORS: Final = 8
+"""Connections to each node by which people write."""
 _PATIENCE: Final = 120.0
 _SENT: Final = stored_name(MessageSent)
 
@@ -131,24 +134,15 @@ class _Fleet:
         return (last - first) / (max(1, took) / 1e6)
 
     def write(self, people: int) -> None:
+        """Let so many people write, some at a time: nodes at work must not wait for the next."""
         phones = tuple(f"34600{number:06}" for number in range(people))
         load = Load(url=self.urls[0] + PATH, seconds=0, tag="000000", phones=phones)
         requests = requests_of(load)
-        wheres = [urlsplit(url) for url in self.urls]
-        with ExitStack() as stack:
-            doors = [
-                stack.enter_context(closing(http.client.HTTPConnection(w.hostname or "", w.port)))
-                for w in wheres
-            ]
-            for number in range(people):
-                body = next(requests).partition(b"\r\n\r\n")[2]
-                door = doors[number % len(doors)]
-                door.request("POST", PATH, body, {"content-type": "application/json"})
-                answer = door.getresponse()
-                answer.read()
-                if answer.status != http.client.OK:
-                    msg = f"a webhook was answered with {answer.status}"
-                    raise ServerFailed(msg)
+        bodies = [next(requests).partition(b"\r\n\r\n")[2] for _ in range(people)]
+        doors = self.urls * _DOORS
+        with ThreadPoolExecutor(len(doors)) as pool:
+            shares = [bodies[number :: len(doors)] for number in range(len(doors))]
+            list(pool.map(_post, doors, shares))
 
     def until(self, kind: str, count: int) -> list[Recorded]:
         """Return the events of a kind as soon as there are so many."""
@@ -194,6 +188,19 @@ class _Fleet:
             body = json.dumps({"mean_ms": mean_ms, "spread": 0.0})
             door.request("POST", "/_sim/latency", body, {"content-type": "application/json"})
             door.getresponse().read()
+
+
+def _post(url: str, bodies: Sequence[bytes]) -> None:
+    """Send webhooks to one node, one after the other."""
+    where = urlsplit(url)
+    with closing(http.client.HTTPConnection(where.hostname or "", where.port)) as door:
+        for body in bodies:
+            door.request("POST", PATH, body, {"content-type": "application/json"})
+            answer = door.getresponse()
+            answer.read()
+            if answer.status != http.client.OK:
+                msg = f"a webhook was answered with {answer.status}"
+                raise ServerFailed(msg)
 
 
 @contextmanager
