@@ -25,7 +25,7 @@ def configure(directory: Path | None, *, console: TextIO | None = None) -> None:
     if directory is not None:
         handlers.append(
             TimedRotatingFileHandler(
-                _file(directory),
+                _made(directory),
                 when="midnight",
                 backupCount=_KEEP_DAYS,
                 encoding="utf-8",
@@ -39,12 +39,17 @@ def configure(directory: Path | None, *, console: TextIO | None = None) -> None:
 
 def join(directory: Path) -> None:
     """Send every log line to the `directory`/technical.log that another process rotates."""
-    _use([WatchedFileHandler(_file(directory), encoding="utf-8", delay=True)])
+    _use([WatchedFileHandler(_made(directory), encoding="utf-8", delay=True)])
 
 
-def _file(directory: Path) -> Path:
-    directory.mkdir(parents=True, exist_ok=True)
+def file_in(directory: Path) -> Path:
+    """Return where the log lines of a server are that keeps them in `directory`."""
     return directory / "technical.log"
+
+
+def _made(directory: Path) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    return file_in(directory)
 
 
 def _use(handlers: Sequence[logging.Handler]) -> None:

@@ -360,7 +360,8 @@ def _greet(settings: Settings, address: Address, seats: Sequence[Seat]) -> None:
         f"  health    {address.url}/healthz  {address.url}/readyz  {address.url}/metrics",
     ]
     for seat in seats:
-        lines.append(f"  log       {log_place(seat.settings)}   technical log {settings.logs}")
+        technical = logs.file_in(settings.logs).absolute()
+        lines.append(f"  log       {log_place(seat.settings)}   technical log {technical}")
         if seat.running is None:
             lines.append(f"  !! the bot {seat.bot!r} is not open: {seat.reason}; it is tried again")
     for seat in seats:

@@ -60,6 +60,7 @@ def create(
     _refuse_unknown(settings, bot)
     until = None if expires is None else _expiry(expires)
     by = acted(settings, f"keys create --role {role}", bot=bot, why=name)
+    first = not access.keys(settings)
     key_id, token = access.create(settings, role, by=by, bot=bot, name=name, expires_at=until)
     if as_json:
         output.write_json({"id": key_id, "key": token, "role": role, "bot": bot or None})
@@ -67,6 +68,8 @@ def create(
         output.write(token)
         output.remark(f"this is key {key_id}; it is not shown again. Send it as: ")
         output.remark("  Authorization: Bearer <key>")
+        if first:
+            output.remark("it is the first one: from now on everybody needs one, here too")
     return DONE
 
 

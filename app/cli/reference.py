@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,7 +75,7 @@ def _about(parameter: Command) -> str:
         text += " Required."
     default = parameter.default
     if default not in (None, False, ()) and getattr(parameter, "show_default", True):
-        text += f" Default: `{default}`."
+        text += f" Default: `{default.value if isinstance(default, Enum) else default}`."
     return text
 
 

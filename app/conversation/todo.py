@@ -13,9 +13,11 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Executor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -49,6 +51,8 @@ AT_A_TIME = 100
 
 _TABLES = ("todo", "todo_records")
 """Streams with open work, and those where only a record is to come."""
+_KINDS: tuple[Open, ...] = ("work", "record")
+"""What is open of the streams in each."""
 
 
 class Listed(msgspec.Struct, frozen=True):
@@ -72,8 +76,6 @@ class TodoCheckpoint:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._connection = _connect(path)
         self._file = file_id(path)
-        self._written: list[AbstractSet[str]] | None = None
-        """What the tables hold, as far as this process knows: they need not be read each time."""
 
     @classmethod
     def owned(cls, path: Path) -> TodoCheckpoint:
@@ -113,10 +115,7 @@ class TodoCheckpoint:
         work: AbstractSet[StreamName],
         records: AbstractSet[StreamName] = frozenset(),
     ) -> None:
-        """Replace cursor and streams in one transaction: only what changed is written.
-
-        The sets must not change any more: they are what the next ones are compared with.
-        """
+        """Replace cursor and streams in one transaction; only what changed is written."""
         if not self.is_in_place:
             _log.warning("DERIVED_FILE_REPLACED", file=self._path.name)
             self._open_again()
@@ -132,23 +131,42 @@ class TodoCheckpoint:
             self._save(cursor, work, records)
 
     def _open_again(self) -> None:
-        self._written = None
         self._connection.close()  # first: two files of one name must not be open at once
         self._connection = opened(self._path, _connect)
         self._file = file_id(self._path)
 
     def _save(self, cursor: Cursor, *lists: AbstractSet[StreamName]) -> None:
+        with self._moving_to(cursor):
+            for table, streams in zip(_TABLES, lists, strict=True):
+                before = set(self._read(table))
+                self._remove(table, before - streams)
+                self._insert(table, streams - before)
+
+    def update(self, cursor: Cursor, moved: Mapping[StreamName, Open]) -> bool:
+        """Move the cursor, and the streams that are open otherwise than at the last save.
+
+        Return False, with nothing written, if the file is not the one that was saved to, or is
+        damaged: everything is to be saved then.
+        """
+        if not self.is_in_place:
+            return False
+        try:
+            with self._moving_to(cursor):
+                for table, kind in zip(_TABLES, _KINDS, strict=True):
+                    self._remove(table, moved)
+                    self._insert(table, [stream for stream, what in moved.items() if what == kind])
+        except sqlite3.DatabaseError as error:
+            if not is_damaged(error):
+                raise
+            return False
+        return True
+
+    @contextmanager
+    def _moving_to(self, cursor: Cursor) -> Iterator[None]:
         execute = self._connection.execute
-        known, self._written = self._written, None
         execute("BEGIN IMMEDIATE")
         try:
-            if known is None:
-                known = [set(self._read(table)) for table in _TABLES]
-            for table, before, streams in zip(_TABLES, known, lists, strict=True):
-                many = self._connection.executemany
-                gone, new = before - streams, streams - before
-                many(f"DELETE FROM {table} WHERE stream = ?", [(s,) for s in gone])  # noqa: S608
-                many(f"INSERT INTO {table} VALUES (?)", [(s,) for s in new])  # noqa: S608
+            yield
             execute(
                 "INSERT OR REPLACE INTO todo_cursor VALUES (1, ?, ?, ?)",
                 (cursor.epoch, cursor.position, cursor.leaf),
@@ -158,11 +176,22 @@ class TodoCheckpoint:
             if self._connection.in_transaction:
                 execute("ROLLBACK")
             raise
-        self._written = list(lists)
+
+    def _remove(self, table: str, streams: Iterable[StreamName]) -> None:
+        query = f"DELETE FROM {table} WHERE stream IN (SELECT value FROM json_each(?))"  # noqa: S608
+        self._connection.execute(query, (_as_json(streams),))
+
+    def _insert(self, table: str, streams: Iterable[StreamName]) -> None:
+        query = f"INSERT INTO {table} SELECT value FROM json_each(?)"  # noqa: S608
+        self._connection.execute(query, (_as_json(streams),))
 
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+
+def _as_json(streams: Iterable[StreamName]) -> str:
+    return msgspec.json.encode(list(streams)).decode()
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -259,8 +288,10 @@ class TodoList:
         """Versions that were looked at when they were committed, and were not yet read."""
         self._ours = Stretches()
         """Positions of what was looked at when it was committed: it need not be read."""
-        self._saved: tuple[int, int] = (-1, -1)
-        self._changed = False
+        self._saved: Position | None = None
+        """Where the last checkpoint stands that this process has written."""
+        self._moved: set[StreamName] = set()
+        """Streams that may stand in another list now than in that."""
 
     def __len__(self) -> int:
         """How many streams have open work."""
@@ -300,10 +331,10 @@ class TodoList:
         """Look at a state that has just been read."""
         told = self._tell(stream, state)
         if (told == "work") != (stream in self._work):
-            self._changed = True
+            self._moved.add(stream)
             self._work ^= {stream}
         if (told == "record") != (stream in self._records):
-            self._changed = True
+            self._moved.add(stream)
             self._records ^= {stream}
 
     async def start(self) -> None:
@@ -344,19 +375,23 @@ class TodoList:
         """Write the checkpoint, if anything changed since the last one."""
         if self._subscription is None:
             return
-        place = self._place
-        mark = (place.position, len(self._work) + len(self._records))
-        if not self._changed and mark == self._saved and self._checkpoint.is_in_place:
+        place, saved = self._place, self._saved
+        if not self._moved and place.position == saved and self._checkpoint.is_in_place:
             return
-        self._changed = False
-        loop = asyncio.get_running_loop()
-        lists = (set(self._work), set(self._records))
-        try:
-            await loop.run_in_executor(self._readers, self._checkpoint.save, place, *lists)
-        except BaseException:
-            self._changed = True
-            raise
-        self._saved = mark
+        in_thread = partial(asyncio.get_running_loop().run_in_executor, self._readers)
+        moved = {stream: self._list_of(stream) for stream in self._moved}
+        self._moved.clear()
+        self._saved = None  # whatever goes wrong: then all of it is written the next time
+        if saved is None or not await in_thread(self._checkpoint.update, place, moved):
+            place, lists = self._place, (set(self._work), set(self._records))
+            self._moved.clear()
+            await in_thread(self._checkpoint.save, place, *lists)
+        self._saved = place.position
+
+    def _list_of(self, stream: StreamName) -> Open:
+        if stream in self._work:
+            return "work"
+        return "record" if stream in self._records else "nothing"
 
     async def _look_at_unseen(self) -> bool:
         """Look at some that wait for a record since before this start; return if there were any."""
@@ -398,6 +433,7 @@ class TodoList:
         now is left to recovery's next look without holding up the others.
         """
         self._work.update(versions)
+        self._moved.update(versions)
         await self._look_at_each(versions)
 
     async def _look_at_each(self, versions: Mapping[StreamName, int]) -> None:

@@ -73,6 +73,8 @@ class Engine:
 
     reached_at: Micros = Micros(0)
     """When the last event of the last batch was recorded, by the log's clock."""
+    size = 0
+    """Positions of the last batch."""
 
     def __init__(  # noqa: PLR0913 - what moves along what, and some knobs
         self,
@@ -242,6 +244,7 @@ class Engine:
         self._kept = after
         self._at_step("committed")
         self.reached_at = self._last_at
+        self.size = to.position - group[0].cursor.position
         for before in group:
             self._widen(before.model)
 

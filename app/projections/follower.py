@@ -9,6 +9,7 @@ long log, it leaves to a child process (`app.projections.bulk`) and takes over w
 from __future__ import annotations
 
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -54,14 +55,18 @@ class Pace(NamedTuple):
     """Positions in a batch, at most."""
     rests: int
     """Times as long to rest as the last batch took."""
-    longest_rest: float
+    longest: float = 0.25
+    """Seconds to rest at most."""
+    flood: int = sys.maxsize
+    """So many positions in each of two batches are a flood; in one they may be a burst."""
+    longest_in_flood: float = 0.25
     """Seconds."""
 
 
-AS_THREAD: Final = Pace(window=2_000, rests=12, longest_rest=0.25)
+AS_THREAD: Final = Pace(window=2_000, rests=12)
 """Beside an event loop that wants the same interpreter."""
 
-AS_PROCESS: Final = Pace(window=20_000, rests=6, longest_rest=1.0)
+AS_PROCESS: Final = Pace(window=20_000, rests=6, longest=0.05, flood=1_500, longest_in_flood=1.0)
 """Beside other processes: under more than 10,000 events a second a fifth of a processor."""
 
 
@@ -105,6 +110,7 @@ class Follower:
         self._look_at_file = 0.0
         self._tried: set[str] = set()
         self._pace = pace
+        self._flooded = False
         self.progress = Progress(models) if progress is None else progress
         self._visible_seconds = 0.0
         self._stopping = threading.Event()
@@ -267,4 +273,7 @@ class Follower:
 
     def _rest(self, took: float) -> float:
         """Return how long to rest after a batch that took so many seconds."""
-        return max(_PAUSE_SECONDS, min(self._pace.longest_rest, self._pace.rests * took))
+        pace, flooded = self._pace, self._flooded
+        self._flooded = self._engine.size >= pace.flood
+        longest = pace.longest_in_flood if flooded and self._flooded else pace.longest
+        return max(_PAUSE_SECONDS, min(longest, pace.rests * took))

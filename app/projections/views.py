@@ -46,7 +46,7 @@ operator stopped it; `error` says who and why."""
 _BUSY_SECONDS: Final = 30.0
 _IDLE_READERS: Final = 8
 
-_WAL_PAGES: Final = 8_000
+_WAL_PAGES: Final = 4_000
 """Pages after which the WAL is copied into the file: a batch of a busy bot writes thousands, and
 the next one most of them again."""
 

@@ -186,6 +186,14 @@ def test_what_is_no_expiry_of_a_key_is_answered_with_what_is_one(hilo: Hilo, exp
     assert "position" not in ran.err
 
 
+def test_who_makes_the_first_key_hears_that_everybody_needs_one_now(hilo: Hilo) -> None:
+    said = "from now on everybody needs one, here too"
+    first = hilo("keys", "create", "--role", "analyst")
+    second = hilo("keys", "create", "--role", "analyst")
+    assert (first.code, said in first.err, said in second.err) == (0, True, False)
+    assert first.out.startswith("hilo_")
+
+
 def test_a_value_that_no_option_has_is_refused_in_our_own_words(hilo: Hilo) -> None:
     ran = hilo("keys", "create", "--role", "boss")
     assert (ran.code, "Value error" in ran.err) == (2, False)

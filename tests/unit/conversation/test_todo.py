@@ -9,6 +9,7 @@ import asyncio
 import random
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 from typing import Any, cast
@@ -309,6 +310,41 @@ async def test_a_checkpoint_is_written_only_if_something_changed(house: House) -
     before = process.checkpoint._connection.total_changes
     await process.todo.save()
     assert process.checkpoint._connection.total_changes == before
+
+
+async def test_after_the_first_checkpoint_only_what_moved_is_written(house: House) -> None:
+    process = await house.start()
+    for stream in BOOKS:
+        await process.shelf.record(stream, note("open"))
+    await process.follow()
+    await process.todo.save()
+    written: list[str] = []
+    process.checkpoint._connection.set_trace_callback(written.append)
+    await process.shelf.record(BOOKS[0], note("closed"))
+    await process.shelf.record(BOOKS[1], note("quiet"))
+    await process.follow()
+    await process.todo.save()
+    told = "\n".join(written)
+    assert all((stream in told) == (stream in BOOKS[:2]) for stream in BOOKS[:10])
+    assert "SELECT stream FROM" not in told
+    listed = process.checkpoint.load()
+    assert (set(listed.work), listed.records) == (set(BOOKS[2:]), [BOOKS[1]])
+
+
+async def test_after_a_checkpoint_that_failed_everything_is_written(house: House) -> None:
+    process = await house.start()
+    await process.shelf.record(ANA, note("open"))
+    await process.follow()
+    await process.todo.save()
+    await process.shelf.record(BEN, note("open"))
+    await process.follow()
+    process.checkpoint._connection.execute("PRAGMA busy_timeout=0")
+    with closing(sqlite3.connect(house.path, isolation_level=None)) as another:
+        another.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            await process.todo.save()
+    await process.todo.save()
+    assert set(process.checkpoint.load().work) == {ANA, BEN}
 
 
 async def test_more_than_a_page_is_followed(house: House) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from app.projections import MODELS, Follower, ReadModel, Views, content, rebuild
 from app.projections.engine import Engine
+from app.projections.follower import AS_PROCESS
 from eventstore.types import Position
 from tests.unit.projections.accounts import naive
 from tests.unit.projections.histories import TestLog, received
@@ -197,3 +198,20 @@ def waiting(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         threading.Event().wait(0.05)
+
+
+def test_two_large_batches_in_a_row_are_a_flood_and_one_may_be_a_burst(
+    views: Views, history: TestLog
+) -> None:
+    follower = Follower(history.log, views, MODELS, pace=AS_PROCESS)
+
+    def rest_after(size: int, took: float) -> float:
+        follower._engine.size = size
+        return follower._rest(took)
+
+    assert rest_after(40, 0.002) == pytest.approx(0.02)
+    assert rest_after(9_000, 0.15) == AS_PROCESS.longest
+    assert rest_after(9_000, 0.15) == pytest.approx(0.9)
+    assert rest_after(9_000, 0.30) == AS_PROCESS.longest_in_flood
+    assert rest_after(40, 0.30) == AS_PROCESS.longest
+    follower.progress.end()
