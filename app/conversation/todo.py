@@ -322,10 +322,10 @@ class TodoList:
 
         None: what it has read, because others had appended.
         """
+        self.changed(stream, state)  # first: what could not be looked at is read from the log
         self._told[stream] = version
         if appended is not None:
             self._ours.add(appended.first_position, appended.last_position)
-        self.changed(stream, state)
 
     def changed(self, stream: StreamName, state: UserState) -> None:
         """Look at a state that has just been read."""
