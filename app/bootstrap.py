@@ -33,7 +33,8 @@ from app.conversation.receiving import BOT, Receiver
 from app.conversation.recovery import Recovery
 from app.conversation.repository import Repository
 from app.conversation.slots import Slots
-from app.conversation.todo import TodoCheckpoint, TodoList
+from app.conversation.todo import TodoList
+from app.conversation.todo_checkpoint import TodoCheckpoint
 from app.conversation.turn import Turns
 from app.jobs.bot_keys import bot_keys
 from app.jobs.calendar import BOT_KEYS, NODE_ROWS, calendar

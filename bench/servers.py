@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from app.conversation.todo import TodoCheckpoint
+from app.conversation.todo_checkpoint import TodoCheckpoint
 from app.projections import MODELS, Views, models
 from bench.datasets import DataSet
 from bench.measuring import PeerMissing

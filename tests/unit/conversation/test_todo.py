@@ -23,7 +23,9 @@ from app.aggregates.user import User
 from app.aggregates.user_state import UserState
 from app.conversation.agenda import Open
 from app.conversation.repository import Repository
-from app.conversation.todo import Stretches, TodoCheckpoint, TodoList
+from app.conversation.stretches import Stretches
+from app.conversation.todo import TodoList
+from app.conversation.todo_checkpoint import TodoCheckpoint
 from eventstore.errors import LogUnavailable
 from eventstore.types import Position, Recorded, StreamName
 from tests.unit.conversation.library import (
