@@ -11,7 +11,7 @@ import pytest
 from app import stores
 from app.aggregates import events as e
 from app.conversation import threads
-from app.projections import engine
+from app.projections import engine, people, turn_latency
 from eventstore import sqlite_appends
 from tests.integration.turns.holding import sizes
 from tests.integration.turns.stage import Stage
@@ -47,6 +47,8 @@ async def test_nothing_that_is_held_grows_with_the_people_who_wrote(
     monkeypatch.setattr(stores, "IDENTITIES_IN_MEMORY", BOUND)
     monkeypatch.setattr(threads, "CHECKED_THREADS", BOUND)
     monkeypatch.setattr(engine, "LIVE_NAMES", BOUND)
+    monkeypatch.setattr(people, "KEPT_ROWS", BOUND)
+    monkeypatch.setattr(turn_latency, "KEPT_ROWS", BOUND)
     monkeypatch.setattr(sqlite_appends, "_STREAM_CACHE", BOUND)
     await stage.open(user_cache=BOUND, client_cache=BOUND, activity_seconds=0.05)
     await phase(stage, 0)
