@@ -208,6 +208,12 @@ class Repository(Generic[A, S]):
         cell = self._cells.get(stream)
         return None if cell is None else cell.committed
 
+    async def landed(self, stream: StreamName) -> None:
+        """Wait for our own appends to a stream that are on their way now."""
+        cell = self._cells.get(stream)
+        if cell is not None and cell.tail is not None:
+            await cell.tail.landed()
+
     async def refresh(self, stream: StreamName) -> None:
         """Fast-forward what is cached: another process may have appended."""
         cell = self._cells.get(stream)

@@ -37,6 +37,9 @@ FOLLOW_SECONDS = 0.25
 thread of its own: what this process commits it looks at without, and what others commit is due only
 after seconds."""
 
+LOOKS = 5
+"""Tries to see in memory what the log has of a stream that we append to all the time."""
+
 _BEGINNING = Cursor(Epoch(0), Position(0), b"")
 AT_A_TIME = 100
 """Streams of a checkpoint that wait for a record are looked at between two pages of the log."""
@@ -241,9 +244,14 @@ class TodoList:
     async def look(self, stream: StreamName, version: int = 0) -> None:
         """Look at a stream, at `version` or later, and arrange what is to be done."""
         user = self._users.peek(stream)
-        if user is not None and user.version < version:
-            await self._users.refresh(stream)  # another process has appended
-            user = None
+        for _ in range(LOOKS):
+            if user is None or user.version >= version:
+                break
+            # Another process has appended. What we have on its way meets a conflict then; or it
+            # fails, which leaves in memory what was there, and nobody would look again.
+            await self._users.landed(stream)
+            await self._users.refresh(stream)
+            user = self._users.peek(stream)
         if user is None:
             user = await self._users.look(stream)
         self.changed(stream, user.state)

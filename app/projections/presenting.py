@@ -20,6 +20,7 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from app.aggregates.events import TurnParked
 from app.times import iso
 from eventstore.codec import Codec, Event
 from eventstore.errors import (
@@ -43,6 +44,8 @@ _REASONS: Final[dict[type[Exception], str]] = {
     CannotUnseal: "cannot unseal",
 }
 _MARKED: Final = "sealed"
+_SEALED_AS: Final[dict[tuple[type[Event], str], str]] = {(TurnParked, "apology"): "reply"}
+"""Fields that are sealed under another name than their own: it is part of the seal."""
 _PLAIN: Final = frozenset({str, int, bytes, bool, type(None)})
 
 
@@ -80,7 +83,12 @@ class Presenter:
         except UnknownEventType:
             return msgspec.msgpack.decode(event.state, type=dict[str, Any]), True
         return {
-            name: self.value_of(event.stream, name, getattr(decoded, name), kind)
+            name: self.value_of(
+                event.stream,
+                _SEALED_AS.get((type(decoded), name), name),
+                getattr(decoded, name),
+                kind,
+            )
             for name, kind in _fields_of(type(decoded))
         }, False
 

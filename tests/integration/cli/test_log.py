@@ -286,3 +286,13 @@ def test_a_file_that_is_no_log_is_left_alone(hilo_process: Hilo, tmp_path: Path)
         assert hilo_process("log", "stats").code == 3
         assert path.read_bytes() == wrong
         assert os.listdir(path.parent) == ["log.db"]  # noqa: PTH208 - names are enough
+
+
+def test_an_apology_can_be_opened(hilo: Hilo, house: House) -> None:
+    person, stream = house.people[EVA], house.stream(EVA)
+    sorry = house.sealer.seal(person, stream, "reply", e.Reply(parts=("Sorry, one moment.",)))
+    parked = e.TurnParked(reason="failed", attempts=3, up_to=2, run="sorry_1", apology=sorry)
+    house.append(EVA, parked)
+    ran = hilo("log", "show", EVA, "--open", "--json")
+    assert ran.lines[-1]["state"]["apology"] == {"parts": ["Sorry, one moment."]}
+    assert hilo("log", "export", "--open").code == 0

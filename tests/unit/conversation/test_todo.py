@@ -219,6 +219,37 @@ def test_positions_that_come_out_of_their_order_are_not_noted() -> None:
     assert [stretches.end_of(Position(n)) for n in (0, 4)] == [0, 8]
 
 
+async def test_who_is_mentioned_while_our_own_append_fails_is_looked_at_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.library.shelf().record(ANA, note("closed"))
+    shelf, store = house.library.held()
+    with monkeypatch.context() as here:
+        here.setattr(house.library, "shelf", lambda: shelf)
+        process = await house.start()
+    await process.follow()
+    assert process.open == set()
+    ours = asyncio.create_task(shelf.record(ANA, note("closed")))
+    await asyncio.to_thread(store.gate.wait_for_commit)
+    await house.library.shelf().record(ANA, note("open"))  # another process, meanwhile
+    following = asyncio.create_task(process.follow())
+    subscription = process.todo._subscription
+    assert subscription is not None
+    while subscription.position < 2:  # noqa: ASYNC110 - it has read of it …
+        await asyncio.sleep(0)
+    for _ in range(50):  # … and looks
+        await asyncio.sleep(0)
+    store.fail_next = LogUnavailable("the writer was killed")
+    store.gate.open()
+    with pytest.raises(LogUnavailable):
+        await ours
+    await following
+    await process.todo.save()
+    assert process.open == {ANA} == house.really_open()
+    house.die(process)
+    assert (await house.start()).open == {ANA}
+
+
 async def test_a_stream_that_cannot_be_read_stays_on_the_list_and_holds_up_nobody(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
