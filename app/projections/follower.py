@@ -66,7 +66,7 @@ class Pace(NamedTuple):
 AS_THREAD: Final = Pace(window=2_000, rests=12)
 """Beside an event loop that wants the same interpreter."""
 
-AS_PROCESS: Final = Pace(window=20_000, rests=6, longest=0.05, flood=1_500, longest_in_flood=1.0)
+AS_PROCESS: Final = Pace(window=20_000, rests=6, longest=0.06, flood=800, longest_in_flood=1.0)
 """Beside other processes: under more than 10,000 events a second a fifth of a processor."""
 
 
