@@ -186,6 +186,10 @@ keys_database_url = "{place.database()}"
             async with asyncio.timeout(PATIENCE):
                 while (await two.post("SALES-1", "kayak", 2)).status_code != 200:
                     await asyncio.to_thread(server.data.exists)
-            assert (await two.ready())["reason"] == ""
+            # The next heartbeat tells that the log is there again, not the webhook.
+            async with asyncio.timeout(PATIENCE):
+                while (ready := await two.ready())["reason"]:
+                    await asyncio.to_thread(server.data.exists)
+            assert (ready["http"], ready["status"]) == (200, "ready")
         finally:
             await server.close()
