@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from app.projections.bulk import worker_command
 from bench.datasets import CHATTY, DataSet
 from bench.load import CONNECTIONS, Load, Shots, fire
 from bench.measuring import PeerMissing, Row, compare, interleaved
+from bench.neighbours import Memory
 from bench.people import working_set
 from bench.plan import Plan
 from bench.servers import fastify, hilo_serve, noop, wait_until_caught_up
@@ -63,18 +65,21 @@ def against_fastapi(plan: Plan) -> list[Row]:
         bare = Target(stack.enter_context(noop("bare")), empty, seconds)
         peer.warm_up()
         ceiling = max(bare.rate() for _ in range(2))
+        memory = Memory()
+        rounds = {data.name: _rounds(plan, data, peer, memory) for data in plan.sets.both}
         return [
             compare(
                 "webhook",
                 f"webhooks over HTTP, {CONNECTIONS} connections, durable before 200",
-                _rounds(plan, data, peer),
+                measured,
                 peer_name="FastAPI, a handler that does nothing",
                 target=1.0,
                 unit="requests/s",
-                data_set=data.name,
-                notes=f"the load generator fires {ceiling:,.0f} requests/s at a bare ASGI no-op",
+                data_set=name,
+                notes=f"the load generator fires {ceiling:,.0f} requests/s at a bare ASGI no-op; "
+                f"{memory}",
             )
-            for data in plan.sets.both
+            for name, measured in rounds.items()
         ]
 
 
@@ -84,7 +89,7 @@ def against_fastify(plan: Plan) -> list[Row]:
         url = stack.enter_context(fastify(plan.sets.scratch("fastify.db")))
         peer = Target(url, plan.sets.empty, plan.seconds(SECONDS))
         peer.warm_up()
-        rounds = _rounds(plan, plan.sets.empty, peer)
+        rounds = _rounds(plan, plan.sets.empty, peer, Memory())
     return [
         compare(
             "webhook-node",
@@ -98,9 +103,18 @@ def against_fastify(plan: Plan) -> list[Row]:
     ]
 
 
-def _rounds(plan: Plan, data: DataSet, peer: Target) -> tuple[tuple[float, float], ...]:
-    with serving(plan, data) as (_, ours):
-        return interleaved(ours.rate, peer.rate, plan.rounds)
+def _rounds(
+    plan: Plan, data: DataSet, peer: Target, memory: Memory
+) -> tuple[tuple[float, float], ...]:
+    with serving(plan, data) as (copy, ours):
+
+        def undisturbed() -> float:
+            # What our round left to be read and written is not to slow down the peer.
+            wait_until_caught_up(copy)
+            os.sync()
+            return peer.rate()
+
+        return interleaved(memory.before(ours.rate), memory.before(undisturbed), plan.rounds)
 
 
 @contextmanager
