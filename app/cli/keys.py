@@ -116,7 +116,12 @@ def revoke(
     key: Annotated[str, typer.Argument(metavar="ID", help="Of hilo keys list.")],
     *,
     why: Annotated[
-        str, typer.Option("--why", metavar="TEXT", help="The reason, kept in the control log.")
+        str,
+        typer.Option(
+            "--why",
+            metavar="TEXT",
+            help='The reason, kept in the control log, as in --why "its laptop was stolen".',
+        ),
     ],
     data: Data = None,
     as_json: Json = False,
@@ -127,7 +132,7 @@ def revoke(
     from app.control import acted
 
     if not why.strip():
-        msg = "--why is empty: say why the key is revoked"
+        msg = '--why is empty: say why the key is revoked, as in --why "its laptop was stolen"'
         raise WrongUsage(msg)
     settings = installation_of(data, None)
     if not any(one.id == key and one.revoked_at is None for one in access.keys(settings)):

@@ -185,7 +185,11 @@ def skip(
     ],
     why: Annotated[
         str,
-        typer.Option("--why", metavar="TEXT", help="The reason, kept in the control log."),
+        typer.Option(
+            "--why",
+            metavar="TEXT",
+            help='The reason, kept in the control log, as in --why "written by a faulty build".',
+        ),
     ],
     data: Data = None,
     bot: Bot = None,
