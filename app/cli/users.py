@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from eventstore.types import StreamName
 
 _LAST_EVENTS = 100
+_UNOPENED = "sealed, and could not be opened: see hidden"
 
 users = group("users", "The people who write to the bot.")
 
@@ -24,7 +25,8 @@ def show_user(
 ) -> int:
     """Show one user: handles, thread, tokens, what is open, last activity.
 
-    Handles and name are personal data: they are shown where the keyring is at hand.
+    Handles and names are personal data: they are shown where the keyring is at hand. The name is
+    the address book's; the user name is what they call themselves in their messages.
     """
     from app.asof import as_of
     from app.cli.replay import user_of
@@ -144,14 +146,27 @@ def _print(shown: dict[str, object], user: User, *, as_json: bool) -> None:
         output.write_json(shown)
         return
     open_turns = [("turn", _words("turn", turn)) for turn in _turns(user)]
+    told = shown | _absent(shown, user)
     fields = [
         (name.replace("_", " "), _words(name, value))
-        for name, value in shown.items()
+        for name, value in told.items()
         if name != "turns"
     ]
     output.write_fields([*fields, *open_turns])
     if user.read_only:
         output.remark("this user's stream holds events of a newer release: upgrade this node")
+
+
+def _absent(shown: dict[str, object], user: User) -> dict[str, str]:
+    """Return, for what is not there of who they are, why it is not."""
+    if "hidden" in shown:
+        why = dict.fromkeys(("handles", "name", "user_name"), _UNOPENED)
+    else:
+        said = f"not told: not in the last {_LAST_EVENTS} events"
+        why = {"name": "empty in the address book", "user_name": said}
+    if user.state.profile is None:  # then nothing is sealed, either
+        why["name"] = "not told: no address book and no import has named them"
+    return {name: reason for name, reason in why.items() if not shown[name]}
 
 
 def _words(name: str, value: object) -> object:

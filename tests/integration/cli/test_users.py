@@ -57,6 +57,29 @@ def test_without_keys_the_person_stays_a_pseudonym(hilo: Hilo, house: House) -> 
     assert BEN not in ran.out
 
 
+def told(shown: str) -> dict[str, str]:
+    """Return what is printed of a user, by name."""
+    pairs = (line.split("  ", 1) for line in shown.splitlines())
+    return {name: value.strip() for name, value in pairs}
+
+
+def test_of_a_name_that_is_not_there_it_is_told_why(hilo: Hilo, house: House) -> None:
+    shown = told(hilo("users", "show", BEN).out)
+    assert shown["name"] == "not told: no address book and no import has named them"
+    assert shown["user name"] == "not told: not in the last 100 events"
+    person, stream = house.people[BEN], house.stream(BEN)
+    empty = house.sealer.seal(person, stream, "profile", e.Profile("", ("vip",)))
+    house.append(BEN, e.ProfileUpdated(profile=empty))
+    assert told(hilo("users", "show", BEN).out)["name"] == "empty in the address book"
+    (house.data / "kek").rename(house.data / "elsewhere")
+    shown = told(hilo("users", "show", person).out)
+    sealed = "sealed, and could not be opened: see hidden"
+    assert [shown[name] for name in ("handles", "name", "user name")] == [sealed] * 3
+    assert "HILO_KEK" in shown["hidden"]
+    shown = told(hilo("users", "show", house.people[ANA]).out)
+    assert (shown["name"][:8], shown["user name"]) == ("not told", sealed)
+
+
 def test_whoever_has_a_pseudonym_and_no_event_is_nobody_yet(hilo: Hilo, house: House) -> None:
     house.keyring.register([(Handle("phone", "15550109999"),)])
     ran = hilo("users", "show", "15550109999")
