@@ -17,7 +17,7 @@ EXPECTED = """
     serve chat demo diff import migrate-store bench version nodes
     jobs.list jobs.run cache.stats
     log.tail log.show log.stats log.export
-    threads.list threads.check users.show
+    threads.list threads.check users.list users.show
     turns.list turns.retry turns.drop
     projections.export projections.list projections.rebuild
     projections.pause projections.resume projections.skip
