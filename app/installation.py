@@ -113,7 +113,7 @@ class Installation:
         pseudonym = self.keyring.find(handles) if handles else None
         if pseudonym is None:
             msg = (
-                f"nobody in this log is called {person!r}: give a pseudonym (hilo threads list) or "
+                f"nobody in this log is called {person!r}: give a pseudonym (hilo users list) or "
                 "its first six letters or more, a phone number with its country code, or a lid "
                 "(…@lid)"
             )

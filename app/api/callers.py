@@ -44,7 +44,8 @@ RIGHTS: Final[dict[Role | Literal["local"], frozenset[Right]]] = {
     "webhook": frozenset(),
     "local": frozenset({"events", "figures", "texts", "numbers", "operate", "hook"}),
 }
-"""What each role may, and nothing else. `webhook` opens the webhooks alone, which are not here."""
+"""What each role may, and nothing else. `webhook` opens nothing: a webhook comes in with the
+secret of its channel, never with a key."""
 
 BEARER: Final = HTTPBearer(
     auto_error=False,

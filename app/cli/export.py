@@ -52,13 +52,14 @@ class Export:
         self._write(sys.stdout.buffer, shown=not sys.stdout.isatty())
         sys.stdout.buffer.flush()
 
-    def to_file(self, path: Path) -> None:
+    def to_file(self, path: Path, *, replace: bool) -> None:
         """Write the rows to a file that appears when it is complete and on the disk.
 
         A pipe or a device that stands at `path` is written to as it is. Raises `WrongUsage` if
-        nothing can be written there, `CannotReach` if not everything could.
+        nothing can be written there, or a file stands there that is not to be replaced;
+        `CannotReach` if not everything could be written.
         """
-        with whole(path, self._own) as file:
+        with whole(path, self._own, replace=replace) as file:
             self._write(file, shown=True)
 
     def _write(self, out: BinaryIO, *, shown: bool) -> None:
@@ -86,14 +87,18 @@ class Export:
 
 
 @contextmanager
-def whole(path: Path, own: Path) -> Iterator[BinaryIO]:
+def whole(path: Path, own: Path, *, replace: bool) -> Iterator[BinaryIO]:
     """Give a file that stands at `path` when it is complete; a device as it is.
 
-    Nothing in the directory `own`, where logs and keys are, is written. Raises `WrongUsage`.
+    A file that is there already is left alone unless it is to be replaced, and nothing in the
+    directory `own`, where logs and keys are, is written. Raises `WrongUsage`.
     """
     target, device = _target(path)
     if target.is_relative_to(own.resolve()):
         msg = f"--output {path} is in {own}, where logs and keys are: name a file elsewhere"
+        raise WrongUsage(msg)
+    if target.is_file() and not replace:
+        msg = f"--output {path} is there already: name another file, or replace it with --force"
         raise WrongUsage(msg)
     with (_opened if device else _whole)(path, target) as file:
         yield file

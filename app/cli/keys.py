@@ -13,7 +13,7 @@ from app.cli.options import Data, Json, group, installation_of
 if TYPE_CHECKING:
     from app.settings import Settings
 
-keys = group("keys", "Bearer keys of the API and the webhooks: make, list and revoke them.")
+keys = group("keys", "Bearer keys of the API: make, list and revoke them.")
 
 _UNREACHABLE = "the control log cannot be read or written"
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
@@ -28,7 +28,8 @@ def create(
             "--role",
             help="auditor: everything there is to read, texts included; operator: the bot's work "
             "and who people are, no texts; analyst: figures and events, no texts and no names; "
-            "hook: POST /update-user; webhook: nothing yet (webhooks have their channel's secret).",
+            "hook: POST /update-user; webhook: nothing at all, since what lets a webhook in is the "
+            "secret of its channel (HILO_WEBHOOK_SECRET).",
         ),
     ],
     bot: Annotated[
@@ -115,7 +116,12 @@ def revoke(
     key: Annotated[str, typer.Argument(metavar="ID", help="Of hilo keys list.")],
     *,
     why: Annotated[
-        str, typer.Option("--why", metavar="TEXT", help="The reason, kept in the control log.")
+        str,
+        typer.Option(
+            "--why",
+            metavar="TEXT",
+            help='The reason, kept in the control log, as in --why "its laptop was stolen".',
+        ),
     ],
     data: Data = None,
     as_json: Json = False,
@@ -126,7 +132,7 @@ def revoke(
     from app.control import acted
 
     if not why.strip():
-        msg = "--why is empty: say why the key is revoked"
+        msg = '--why is empty: say why the key is revoked, as in --why "its laptop was stolen"'
         raise WrongUsage(msg)
     settings = installation_of(data, None)
     if not any(one.id == key and one.revoked_at is None for one in access.keys(settings)):

@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from app.cli.failures import DONE, FoundProblem, WrongUsage, codes
-from app.cli.options import AsOf, Bot, Data, Json, Open, Types, User, Who, group, opened
+from app.cli.options import (
+    AsOf,
+    Bot,
+    Data,
+    Force,
+    Json,
+    Open,
+    Output,
+    Types,
+    User,
+    Who,
+    group,
+    opened,
+)
 from app.times import iso
 
 if TYPE_CHECKING:
@@ -264,12 +277,8 @@ def stats(*, data: Data = None, bot: Bot = None, as_json: Json = False) -> int:
 )
 def export(
     *,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="FILE", help="Write FILE, whole or not at all; - is stdout."
-        ),
-    ] = None,
+    output: Output = None,
+    force: Force = False,
     after: After = None,
     up_to: Annotated[
         int | None,
@@ -316,7 +325,7 @@ def export(
         if output is None or str(output) == "-":
             job.to_stdout()
         else:
-            job.to_file(output)
+            job.to_file(output, replace=force)
             _summary(job, output, as_json=as_json)
         _complain(job.presenter)
     return DONE

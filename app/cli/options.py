@@ -26,6 +26,16 @@ Open = Annotated[
     bool,
     typer.Option("--open", help="Open sealed fields with the keyring: personal data in clear."),
 ]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="FILE", help="Write FILE, whole or not at all; - is stdout."
+    ),
+]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Replace FILE if it is there already; without, it is refused."),
+]
 User = Annotated[
     str | None,
     typer.Option(
@@ -99,9 +109,11 @@ __all__ = [
     "AsOf",
     "Bot",
     "Data",
+    "Force",
     "Json",
     "JsonErrors",
     "Open",
+    "Output",
     "Types",
     "User",
     "Who",

@@ -141,7 +141,16 @@ def _usage_message(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     where = context.command_path if context is not None else "hilo"
     text = error.format_message().strip().replace(": Value error, ", ": ")  # pydantic's own words
-    return f"{text.rstrip('.')}. See: {where} --help" if text else ""
+    text = text.rstrip(".")
+    if text.startswith("Missing ") and text.endswith("'"):  # its name alone, and nothing to choose
+        text += _what_it_is(getattr(error, "param", None))
+    return f"{text}. See: {where} --help" if text else ""
+
+
+def _what_it_is(parameter: object) -> str:
+    """Return the help of an option or argument that was not given: what to give, or an example."""
+    told = (getattr(parameter, "help", None) or "").rstrip(".")
+    return f": {told[0].lower()}{told[1:]}" if told else ""
 
 
 def _fail(failure: CommandFailed, *, as_json: bool) -> int:

@@ -12,7 +12,18 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from app.cli.failures import DONE, FOUND, CannotReach, FoundProblem, WrongUsage, codes
-from app.cli.options import AsOf, Bot, Data, Json, Open, group, installation_of, opened
+from app.cli.options import (
+    AsOf,
+    Bot,
+    Data,
+    Force,
+    Json,
+    Open,
+    Output,
+    group,
+    installation_of,
+    opened,
+)
 
 if TYPE_CHECKING:
     from app.cli.output import Bar
@@ -174,7 +185,11 @@ def skip(
     ],
     why: Annotated[
         str,
-        typer.Option("--why", metavar="TEXT", help="The reason, kept in the control log."),
+        typer.Option(
+            "--why",
+            metavar="TEXT",
+            help='The reason, kept in the control log, as in --why "written by a faulty build".',
+        ),
     ],
     data: Data = None,
     bot: Bot = None,
@@ -215,12 +230,8 @@ def export(
         str | None,
         typer.Option("--table", metavar="TABLE", help="One of its tables; default: the first."),
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="FILE", help="Write FILE, whole or not at all; - is stdout."
-        ),
-    ] = None,
+    output: Output = None,
+    force: Force = False,
     format_: Annotated[
         Literal["jsonl", "csv", "parquet"],
         typer.Option("--format", metavar="jsonl|csv|parquet", help="Parquet needs hilo[parquet]."),
@@ -258,7 +269,7 @@ def export(
     if output is None or str(output) == "-":
         _export(words, None)
     else:
-        with whole(output, own) as file:
+        with whole(output, own, replace=force) as file:
             _export(words, file)
         if as_json:
             printing.write_json({"file": str(output), "name": model.name, "table": chosen})

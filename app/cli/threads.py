@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
 from app.cli.failures import DONE, FOUND, codes
-from app.cli.options import AsOf, Bot, Data, Json, group, opened
+from app.cli.options import AsOf, Bot, Data, Json, Open, group, opened
 
 if TYPE_CHECKING:
-    from app.installation import Installation
-    from app.projections import Bands, Threads, ThreadView, Views
+    from app.cli.people import Identity
+    from app.projections import Bands, Threads, ThreadView
 
 threads = group("threads", "Conversations and the tokens counted on them.")
 
@@ -29,7 +27,10 @@ _ACTIONS: Final = {
 }
 
 
-@threads.command("list", epilog=codes(unreachable=_UNREACHABLE))
+@threads.command(
+    "list",
+    epilog=codes(unreachable="there is no log, no key to open, or a read model is not built yet"),
+)
 def list_threads(
     *,
     limit: Annotated[
@@ -40,29 +41,37 @@ def list_threads(
         typer.Option("--sort", metavar="activity|tokens", help="Who comes first."),
     ] = "activity",
     as_of: AsOf = None,
+    opening: Open = False,
     data: Data = None,
     bot: Bot = None,
     as_json: Json = False,
 ) -> int:
     """List users with their conversations: the last to be active, or the largest, first.
 
-    Says which position of the log the answer reflects.
+    Says which position of the log the answer reflects. --open shows who they are, as in hilo users
+    list.
     """
     from app import projections
     from app.cli import output
+    from app.cli.people import CLIENTS, identities
+    from app.cli.views import OF_THREADS, asked, reflects
 
-    with opened(data, bot) as here, _asked(here, as_of) as views:
+    models = (*OF_THREADS, *([CLIENTS] if opening else []))
+    with opened(data, bot) as here, asked(here, as_of, *models) as views:
         found = (
             projections.threads(views, limit=limit)
             if sort == "activity"
             else projections.top(views, limit)
         )
-        reflected = _reflects(here, views, found, quiet=as_json, past=as_of is not None)
+        who = identities(here, views, [view.user for view in found.threads]) if opening else {}
+        past = as_of is not None
+        reflected = reflects(here, views, found, *models, quiet=as_json, past=past)
     if as_json:
-        output.write_json(reflected | {"threads": [_as_json(view) for view in found.threads]})
+        rows = [_as_json(view) | _shown(who.get(view.user)) for view in found.threads]
+        output.write_json(reflected | {"threads": rows})
         return DONE
     if found.threads:
-        _write_threads(found.threads, limit=TOKEN_LIMIT)
+        _write_threads(found.threads, who, limit=TOKEN_LIMIT)
     else:
         output.remark("no users yet" if sort == "activity" else "no conversation has tokens")
     return DONE
@@ -95,51 +104,20 @@ def check(
     (prepare), from 100 % on critical (clean).
     """
     from app import projections
-    from app.cli.views import complaints
+    from app.cli.views import OF_THREADS, asked, complaints, reflects
 
-    with opened(data, bot) as here, _asked(here, as_of) as views:
+    with opened(data, bot) as here, asked(here, as_of, *OF_THREADS) as views:
         status = projections.bands(views, limit)
         largest_ones = projections.top(views, largest)
-        wrong = complaints(views, here) if as_of is None else []
-        reflected = _reflects(here, views, status, quiet=as_json, past=as_of is not None)
+        wrong = complaints(views, here, *OF_THREADS) if as_of is None else []
+        past = as_of is not None
+        reflected = reflects(here, views, status, *OF_THREADS, quiet=as_json, past=past)
     if as_json:
         _write_check_json(status, largest_ones, reflected | {"wrong": wrong})
     else:
         _write_check(status, largest_ones)
     critical = any(count.threads for count in status.bands if count.band == "critical")
     return FOUND if critical or wrong else DONE
-
-
-@contextmanager
-def _asked(here: Installation, as_of: str | None) -> Iterator[Views]:
-    """Give the read models as they are, or as they were."""
-    from app import asof
-    from app.cli.pasts import past_of
-    from app.cli.views import views_of
-
-    if as_of is None:
-        with views_of(here) as views:
-            yield views
-        return
-    with past_of(here, asof.as_of(here.log, as_of), "thread_map", "token_totals") as views:
-        yield views
-
-
-def _reflects(
-    here: Installation, views: Views, answer: Threads | Bands, *, quiet: bool, past: bool
-) -> dict[str, object]:
-    """Return which position of the log an answer reflects, and say it to people."""
-    from app.cli import output
-    from app.cli.views import complaints
-
-    head = here.log.head().position
-    lag = max(0, head - answer.position)
-    if not quiet:
-        behind = f", {lag} events behind it" if lag and not past else ""
-        output.remark(f"as of position {answer.position} of a log that ends at {head}{behind}")
-        for complaint in [] if past else complaints(views, here):
-            output.remark(f"warning: {complaint}")
-    return {"position": answer.position, "head": head, "lag": lag}
 
 
 def _write_check(status: Bands, largest: Threads) -> None:
@@ -160,7 +138,7 @@ def _write_check(status: Bands, largest: Threads) -> None:
     )
     if largest.threads:
         output.write("")
-        _write_threads(largest.threads, limit=status.limit)
+        _write_threads(largest.threads, {}, limit=status.limit)
 
 
 def _write_check_json(status: Bands, largest: Threads, reflected: dict[str, object]) -> None:
@@ -187,14 +165,19 @@ def _write_check_json(status: Bands, largest: Threads, reflected: dict[str, obje
     )
 
 
-def _write_threads(views: list[ThreadView], *, limit: int) -> None:
+def _write_threads(views: list[ThreadView], who: dict[str, Identity], *, limit: int) -> None:
+    """Print a table of conversations, with those columns of who people are that are opened."""
     from app.cli import output
 
     output.write_table(
-        ("user", "thread", "tokens", "%", "band", "in", "out", "last activity"),
+        (
+            *("user", *(("phone", "name") if who else ())),
+            *("thread", "tokens", "%", "band", "in", "out", "last activity"),
+        ),
         [
             (
                 view.user,
+                *((who[view.user].number, who[view.user].called) if who else ()),
                 view.thread,
                 view.tokens,
                 f"{view.tokens * 100 / limit:.1f}",
@@ -206,6 +189,10 @@ def _write_threads(views: list[ThreadView], *, limit: int) -> None:
             for view in views
         ],
     )
+
+
+def _shown(identity: Identity | None) -> dict[str, object]:
+    return {} if identity is None else identity.as_json()
 
 
 def _as_json(view: ThreadView, limit: int = TOKEN_LIMIT) -> dict[str, object]:

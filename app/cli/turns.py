@@ -107,7 +107,7 @@ def drop(
         typer.Option(
             "--why",
             metavar="TEXT",
-            help="The reason, kept in the log in clear.",
+            help='The reason, kept in the log in clear, as in --why "answered by phone".',
             show_default=False,
         ),
     ],

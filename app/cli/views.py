@@ -9,15 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from app import asof
+from app.cli import output
 from app.cli.failures import CannotReach
+from app.cli.pasts import past_of
 from app.derived import is_damaged
-from app.projections import MODELS, THREAD_MAP, TOKEN_TOTALS, NotBuilt, Standing, Views
+from app.projections import MODELS, Bands, NotBuilt, Standing, Threads, Views, named
 from app.projections.queries import ModelStatus, models
 
 if TYPE_CHECKING:
     from app.installation import Installation
 
 _BUSY_SECONDS: Final = 10.0
+OF_THREADS: Final = ("thread_map", "token_totals")
+"""The read models that tell of conversations."""
 
 
 class LookedAt(Views):
@@ -69,9 +74,39 @@ def views_of(here: Installation) -> Iterator[Views]:
         raise CannotReach(msg) from error
 
 
-def complaints(views: Views, here: Installation) -> list[str]:
-    """Return why what is said of threads is not what the log says: stopped or being rebuilt."""
-    statuses = models(views, here.log, (THREAD_MAP, TOKEN_TOTALS))
+@contextmanager
+def asked(here: Installation, as_of: str | None, *names: str) -> Iterator[Views]:
+    """Give the read models as they are; or those of the names as they were."""
+    if as_of is None:
+        with views_of(here) as views:
+            yield views
+        return
+    with past_of(here, asof.as_of(here.log, as_of), *names) as views:
+        yield views
+
+
+def reflects(
+    here: Installation,
+    views: Views,
+    answer: Threads | Bands,
+    *names: str,
+    quiet: bool,
+    past: bool,
+) -> dict[str, object]:
+    """Return which position of the log an answer of some models reflects, and say it to people."""
+    head = here.log.head().position
+    lag = max(0, head - answer.position)
+    if not quiet:
+        behind = f", {lag} events behind it" if lag and not past else ""
+        output.remark(f"as of position {answer.position} of a log that ends at {head}{behind}")
+        for complaint in [] if past else complaints(views, here, *names):
+            output.remark(f"warning: {complaint}")
+    return {"position": answer.position, "head": head, "lag": lag}
+
+
+def complaints(views: Views, here: Installation, *names: str) -> list[str]:
+    """Return why what some models say is not what the log says: stopped or being rebuilt."""
+    statuses = models(views, here.log, [named(name, MODELS) for name in names])
     return [_complaint(status) for status in statuses if _is_wrong(status)]
 
 

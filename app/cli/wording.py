@@ -37,14 +37,31 @@ def _written(fields: Fields) -> str:
 
 def _received(fields: Fields) -> str:
     ending = "" if fields["answerable"] else " (recorded, not answered)"
-    kind = str(fields["kind"])
-    return f"the person sent {_article(kind)} {kind}: {_written(fields)}{ending}"
+    return f"{_came(fields, 'person')}{ending}"
 
 
 def _imported(fields: Fields) -> str:
-    kind = str(fields["kind"])
     of = _of_before(fields) or "imported: "
-    return f"{of}the {fields['sender']} sent {_article(kind)} {kind}: {_written(fields)}"
+    return f"{of}{_came(fields, fields['sender'])}"
+
+
+def _came(fields: Fields, sender: object) -> str:
+    """Say who sent what; nobody sent what WhatsApp itself says in a chat."""
+    kind = str(fields["kind"])
+    if kind == "system":
+        return f"WhatsApp noted: {_written(fields)}"
+    noun = _NOUNS.get(kind, _plain(kind))
+    return f"the {sender} sent {_article(noun)} {noun}: {_written(fields)}"
+
+
+_NOUNS: Final = {
+    "audio": "audio message",
+    "gif": "GIF",
+    "media": "file",  # an export that leaves files out does not tell their kind
+    "unknown": "message of unknown kind",
+    "voice": "voice message",
+}
+"""Kinds of messages that no sentence takes as they are."""
 
 
 def _of_before(fields: Fields) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any, Final, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from app.projections import prices as p
 from app.projections.asking import Span, asking
@@ -44,15 +45,12 @@ class UsageRow(msgspec.Struct, frozen=True):
     model: str
     """As OpenAI names it; empty where it named none."""
     runs: int
-    total: int
-    input: int
-    output: int
-    cached: int
-    """The part of `input` that was cached."""
-    reasoning: int
-    """The part of `output` that nobody reads."""
-    cost: Decimal
-    """USD, of the runs that can be priced."""
+    total: Annotated[int, Meta(description="tokens, as OpenAI reported them")]
+    input: Annotated[int, Meta(description="tokens")]
+    output: Annotated[int, Meta(description="tokens")]
+    cached: Annotated[int, Meta(description="tokens: the part of `input` that was cached")]
+    reasoning: Annotated[int, Meta(description="tokens: the part of `output` that nobody reads")]
+    cost: Annotated[Decimal, Meta(description="USD, of the runs that can be priced")]
     unpriced_runs: int
     """Runs whose cost is unknown: no price for the model that day, or tokens not told apart."""
     unknown_runs: int
@@ -63,8 +61,8 @@ class UsageReport(Report[UsageRow], frozen=True):
     """Usage and cost of one bot."""
 
     runs: int
-    total: int
-    cost: Decimal
+    total: Annotated[int, Meta(description="tokens")]
+    cost: Annotated[Decimal, Meta(description="USD, of the runs that can be priced")]
     unpriced_runs: int
     unknown_runs: int
 
@@ -114,6 +112,9 @@ def _add(row: list[int], numbers: Sequence[int]) -> None:
         row[place] += number
 
 
+Took = Annotated[int, Meta(description="µs")]
+
+
 class PartLatency(msgspec.Struct, frozen=True):
     """How long one part of a turn took: exact percentiles by nearest rank, in µs."""
 
@@ -121,11 +122,11 @@ class PartLatency(msgspec.Struct, frozen=True):
     """One of `turn_latency.PARTS`, or `total`, or `reply`."""
     turns: int
     """Those that came so far."""
-    p50: int
-    p90: int
-    p95: int
-    p99: int
-    longest: int
+    p50: Took
+    p90: Took
+    p95: Took
+    p99: Took
+    longest: Took
 
 
 class LatencyReport(msgspec.Struct, frozen=True):
@@ -176,10 +177,8 @@ class ThreadChange(msgspec.Struct, frozen=True):
     reason: str
     started: int
     resets: int
-    left_behind: int
-    """Tokens."""
-    most_left_behind: int
-    """In one reset."""
+    left_behind: Annotated[int, Meta(description="tokens")]
+    most_left_behind: Annotated[int, Meta(description="tokens, in one reset")]
 
 
 class ThreadChangeReport(Report[ThreadChange], frozen=True):
@@ -226,9 +225,14 @@ class HealthRow(msgspec.Struct, frozen=True):
     what: str
     detail: str
     events: int
-    mean_late: int | None
-    """µs between the sender's time and the commit; None where no sender gave a time."""
-    latest: int | None
+    mean_late: Annotated[
+        int | None,
+        Meta(
+            description="µs between the sender's own time of a message and its commit here, on "
+            "average; null where no sender gave a time"
+        ),
+    ]
+    latest: Annotated[int | None, Meta(description="µs: the longest of these")]
 
 
 class HealthReport(Report[HealthRow], frozen=True):

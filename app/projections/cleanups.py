@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 from app.projections.asking import asking
 from app.projections.views import Views
@@ -25,7 +26,7 @@ class CleanedThread(msgspec.Struct, frozen=True):
     position: Position
     user: str
     thread: str | None
-    tokens: int
+    tokens: Annotated[int, Meta(description="tokens that were left with it")]
     at: int
 
 
@@ -34,13 +35,13 @@ class Cleanup(msgspec.Struct, frozen=True):
 
     id: str
     cleaned_count: int
-    total_tokens_cleared: int
+    total_tokens_cleared: Annotated[int, Meta(description="tokens, of all of them together")]
     execution_time: int
     """µs: when it ended; when it began, if it did not end."""
     details: list[CleanedThread]
     complete: bool
     """False if it did not say that it ended: it still runs, or was killed."""
-    limit: int | None
+    limit: Annotated[int | None, Meta(description="tokens from which on it left a conversation")]
     by: str | None
 
 

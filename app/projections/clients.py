@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -98,6 +98,14 @@ def clients(views: Views, *, after: str = "", limit: int = 100) -> Clients:
         [_view(row[:_WIDTH]) for row in rows],
         [Live(max(filter(None, row[_WIDTH:-1]), default=None), row[-1]) for row in rows],
     )
+
+
+def clients_of(views: Views, pseudonyms: Sequence[str]) -> dict[str, ClientView]:
+    """Return those of some people whom the read model knows, by pseudonym."""
+    query = f"SELECT {_COLUMNS} FROM client_view WHERE user IN (SELECT value FROM json_each(?))"  # noqa: S608 - our own names
+    with asking(views, "client_view") as (db, _):
+        rows = db.execute(query, (msgspec.json.encode(pseudonyms).decode(),)).fetchall()
+    return {row[0]: _view(row) for row in rows}
 
 
 def every(db: sqlite3.Connection) -> Iterator[ClientView]:

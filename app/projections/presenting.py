@@ -28,6 +28,7 @@ from eventstore.errors import (
     Forgotten,
     KeyExpired,
     KeyMissing,
+    KeyringError,
     UnknownEventType,
 )
 from eventstore.keyring import BOT
@@ -101,10 +102,15 @@ class Presenter:
         try:
             opened = self._sealer.open(owner_of(stream), stream, name, value, kind)
         except (Forgotten, KeyExpired, KeyMissing, CannotUnseal) as error:
-            reason = _REASONS[type(error)]
+            reason = reason_of(error)
             self.unopened[reason] += 1
             return {_MARKED: plain(value), "unopened": reason}
         return plain(opened)
+
+
+def reason_of(error: KeyringError) -> str:
+    """Return why something sealed could not be opened, in a word or two."""
+    return _REASONS.get(type(error), "cannot unseal")
 
 
 def veiled(value: object) -> str | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
+from msgspec import Meta
 
 from app.projections.asking import asking
 from app.projections.errors import UnknownModel
@@ -37,9 +38,9 @@ class ThreadView(msgspec.Struct, frozen=True):
     last_activity: int | None
     messages_in: int
     messages_out: int
-    tokens: int
-    total: int
-    left_behind: int
+    tokens: Annotated[int, Meta(description="tokens of the current conversation")]
+    total: Annotated[int, Meta(description="tokens of all conversations, ever")]
+    left_behind: Annotated[int, Meta(description="tokens of the conversations that were left")]
     unknown_runs: int
 
     def band(self, limit: int = DEFAULT_LIMIT) -> Band:
@@ -59,14 +60,14 @@ class BandCount(msgspec.Struct, frozen=True):
 
     band: Band
     threads: int
-    tokens: int
+    tokens: Annotated[int, Meta(description="tokens, of all of them together")]
 
 
 class Bands(msgspec.Struct, frozen=True):
     """The status of B1, as of a position of the log."""
 
     position: Position
-    limit: int
+    limit: Annotated[int, Meta(description="tokens of 100 %")]
     contacts: int
     with_tokens: int
     near_limit: int
@@ -85,10 +86,10 @@ class ModelStatus(msgspec.Struct, frozen=True):
     state: State
     position: Position
     head: Position
-    lag: int
-    """Events of the log that it does not reflect yet."""
-    lag_seconds: float
-    """Age of the oldest of them, by the log's clock."""
+    lag: Annotated[int, Meta(description="events of the log that it does not reflect yet")]
+    lag_seconds: Annotated[
+        float, Meta(description="seconds: the age of the oldest of them, by the log's clock")
+    ]
     error: str | None
     updated_at: int | None
     tables: tuple[str, ...]

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from app.aggregates import events as e
 from eventstore.types import NewEvent, Position
@@ -76,11 +77,30 @@ def test_a_failed_export_leaves_the_file_that_was_there(
 ) -> None:
     (tmp_path / "out.jsonl").write_text("precious", "utf-8")
     house.append_stored(BEN, NewEvent("TypingObserved", b"these bytes are no such event"))
-    ran = hilo("log", "export", "--output", "out.jsonl")
+    ran = hilo("log", "export", "--output", "out.jsonl", "--force")
     assert ran.code == 1
     assert "TypingObserved" in ran.err
     assert (tmp_path / "out.jsonl").read_text("utf-8") == "precious"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "out.jsonl"]
+
+
+@pytest.mark.parametrize("command", ["log export", "projections export thread_map"])
+def test_a_file_that_is_there_is_replaced_only_if_asked(
+    hilo: Hilo, house: House, tmp_path: Path, command: str
+) -> None:
+    assert hilo("projections", "rebuild").code == 0
+    file = tmp_path / "out.jsonl"
+    file.write_text("precious", "utf-8")
+    (tmp_path / "link.jsonl").symlink_to(file)
+    for name in ("out.jsonl", "link.jsonl"):
+        ran = hilo(*command.split(), "--output", name)
+        assert (ran.code, ran.out) == (2, "")
+        assert f"--output {name} is there already" in ran.err
+        assert "--force" in ran.err
+    assert file.read_text("utf-8") == "precious"
+    assert hilo(*command.split(), "--output", "out.jsonl", "--force").code == 0
+    assert json.loads(file.read_text("utf-8").splitlines()[0])
+    assert hilo(*command.split(), "--output", "/dev/null").code == 0  # a device loses nothing
 
 
 def test_a_full_device_is_named(hilo: Hilo, house: House) -> None:

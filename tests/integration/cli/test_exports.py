@@ -36,7 +36,7 @@ def test_a_read_model_is_exported_now_and_as_of_then(
         assert {row["user"] for row in csv.DictReader(rows)} == set(house.people.values())
 
     def exported(*words: str) -> str:
-        assert hilo("projections", "export", *words, "-o", str(file)).code == 0
+        assert hilo("projections", "export", *words, "-o", str(file), "--force").code == 0
         return file.read_text("utf-8")
 
     assert len(exported("thread_map", "--as-of", "1").splitlines()) == 1
@@ -56,7 +56,7 @@ def test_a_read_model_with_several_tables_gives_the_first_and_says_so(
     hilo: Hilo, cleaned: House, tmp_path: Path
 ) -> None:
     file = tmp_path / "rows.csv"
-    words = ("--format", "csv", "-o", file)
+    words = ("--format", "csv", "--force", "-o", file)
     ran = hilo("projections", "export", "cleanup_log", *words)
     assert file.read_text().splitlines()[0] == "id,began_at,recorded_at,token_limit,by"
     assert "the rows of cleanups; --table gives cleaned_threads or ThreadCleanupLog" in ran.err
@@ -73,7 +73,7 @@ def test_every_table_of_every_read_model_can_be_exported(
     file = tmp_path / "rows.jsonl"
 
     def rows(model: str, table: str, *words: object) -> list[dict[str, Any]]:
-        ran = hilo("projections", "export", model, "--table", table, "-o", file, *words)
+        ran = hilo("projections", "export", model, "--table", table, "--force", "-o", file, *words)
         assert ran.code == 0, ran.err
         return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 

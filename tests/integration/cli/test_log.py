@@ -162,7 +162,7 @@ def test_text_that_would_take_the_terminal_over_is_shown_harmless(hilo: Hilo, ho
 def test_show_for_nobody_and_without_keys_says_what_to_do(hilo: Hilo, house: House) -> None:
     ran = hilo("log", "show", "999999999")
     assert (ran.code, ran.out) == (1, "")
-    assert "hilo threads list" in ran.err
+    assert "hilo users list" in ran.err
     (house.data / "kek").unlink()
     ran = hilo("log", "show", ANA)
     assert ran.code == 3

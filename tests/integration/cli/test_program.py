@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -132,6 +133,30 @@ def test_wrong_usage_is_refused_before_anything_starts(
     assert said in ran.err
     as_json = json.loads(hilo(*arguments, "--json", **variables).err)
     assert as_json["exit_code"] == 2
+
+
+@pytest.mark.parametrize(
+    "command", ["keys revoke ID", "turns drop ana", "projections skip usage --position 1"]
+)
+def test_whoever_gives_no_reason_is_told_that_one_is_kept_and_shown_how(
+    hilo: Hilo, command: str
+) -> None:
+    ran = hilo(*command.split())
+    assert (ran.code, ran.out) == (2, "")
+    assert re.search(r"'--why': the reason, kept in the .*log.*, as in --why \"\w+", ran.err)
+
+
+def test_the_help_of_what_is_missing_is_in_the_error_unless_that_has_the_choices(
+    hilo: Hilo,
+) -> None:
+    assert "'ID': of hilo keys list. See: hilo keys revoke --help" in hilo("keys", "revoke").err
+    assert "texts included" not in hilo("keys", "create").err
+    assert "auditor" in hilo("keys", "create").err
+
+
+def test_a_key_is_not_revoked_for_an_empty_reason(hilo: Hilo) -> None:
+    ran = hilo("keys", "revoke", "ID", "--why", " ")
+    assert (ran.code, 'as in --why "' in ran.err) == (2, True)
 
 
 def test_a_part_that_is_not_installed_is_named(

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from app.aggregates.access import ROLES
+from app.api.callers import RIGHTS
 from app.cli.reference import commands, main, reference
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "commands.md"
@@ -15,7 +17,7 @@ EXPECTED = """
     serve chat demo diff import migrate-store bench version nodes
     jobs.list jobs.run cache.stats
     log.tail log.show log.stats log.export
-    threads.list threads.check users.show
+    threads.list threads.check users.list users.show
     turns.list turns.retry turns.drop
     projections.export projections.list projections.rebuild
     projections.pause projections.resume projections.skip
@@ -51,3 +53,12 @@ def test_every_command_that_reads_a_bots_files_can_be_pointed_at_them(name: str)
     options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
     elsewhere = {"hilo demo", "hilo bench", "hilo version", "hilo keys list", "hilo keys revoke"}
     assert ({"--data", "--bot"} <= options) == (name not in elsewhere)
+
+
+def test_the_help_says_of_each_role_what_it_opens() -> None:
+    (told,) = (p.help for p in COMMANDS["hilo keys create"].params if p.name == "role")
+    said = dict(part.split(": ", 1) for part in told.split("; "))
+    assert set(said) == set(ROLES)
+    nothing = {role for role, text in said.items() if text.startswith("nothing at all")}
+    assert nothing == {role for role in ROLES if not RIGHTS[role]}
+    assert not re.search(r"\byet\b", told)

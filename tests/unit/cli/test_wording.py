@@ -65,6 +65,25 @@ def test_what_was_imported_is_told_with_its_original_time(event: Event, words: s
     assert Presenter(CODEC, Epoch(1)).as_words(recorded(event)) == words
 
 
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("system", "WhatsApp noted: «sealed»"),
+        ("text", "the person sent a text: «sealed»"),
+        ("image", "the person sent an image: «sealed»"),
+        ("media", "the person sent a file: «sealed»"),
+        ("audio", "the person sent an audio message: «sealed»"),
+        ("live_location", "the person sent a live location: «sealed»"),
+    ],
+)
+def test_a_message_reads_as_a_person_would_tell_it(kind: str, words: str) -> None:
+    live = e.MessageReceived(ref=b"r", kind=kind, content=samples.SEALED)
+    old = e.MessageImported(ref=b"r", kind=kind, content=samples.SEALED, at=OLD)
+    told = Presenter(CODEC, Epoch(1)).as_words
+    assert told(recorded(live)) == words
+    assert told(recorded(old)) == f"imported of {WHEN}: {words}"
+
+
 @pytest.mark.parametrize("event", EVENTS.values(), ids=EVENTS)
 def test_an_event_is_told_in_words_without_ids_and_raw_instants(event: Event) -> None:
     words = Presenter(CODEC, Epoch(1)).as_words(recorded(event))
