@@ -7,13 +7,14 @@ Prints one line of JSON with the URLs when they listen, and runs until SIGINT, S
 import argparse
 import asyncio
 import contextlib
+import ctypes
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 import msgspec
 import uvloop
@@ -24,6 +25,8 @@ from app.simulators.openai_state import OpenAIState
 from app.simulators.serving import listen, serving
 from app.simulators.whapi import WhapiSimulator
 from app.simulators.whapi_state import WhapiState
+
+_SET_DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
 
 
 class Saved(msgspec.Struct):
@@ -80,7 +83,13 @@ def _save(file: Path, saved: Saved) -> None:
 
 
 def _stop_at_end_of_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-    """Set `stop` when standard input ends: its writer, our parent, is gone."""
+    """Set `stop` when standard input ends: its writer, our parent, is gone.
+
+    Even if this process is stopped (SIGSTOP) by then; on Linux only. SIGCONT rather than SIGKILL:
+    what the simulators know is saved at the end.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGCONT)
 
     def read() -> None:
         # os.read, not sys.stdin: a thread that blocks in a buffered reader holds its lock at exit.
