@@ -34,7 +34,7 @@ from app.lock import exclusive, exclusive_directory
 from app.node import Seat, door, open_seats
 from app.release import release
 from app.settings import Settings
-from app.stopping import Server, Stop, heed, heed_no_more, say
+from app.stopping import Open, Server, Stop, heed, heed_no_more, say
 from app.stores import log_place
 from app.strays import strays
 from app.worlds import simulators
@@ -218,7 +218,7 @@ async def _listen(
 ) -> None:
     stop.from_now_on(
         server,
-        running=lambda: _running(seats),
+        turns=lambda: _turns(seats),
         leave=lambda: _leave(seats),
     )
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -264,8 +264,13 @@ async def _mind_the_name(server: Server, seats: Sequence[Seat]) -> None:
     server.stop()
 
 
-def _running(seats: Sequence[Seat]) -> int:
-    return sum(seat.running.dispatcher.running for seat in seats if seat.running is not None)
+def _turns(seats: Sequence[Seat]) -> Open:
+    bots = [seat.running for seat in seats if seat.running is not None]
+    return Open(
+        running=sum(bot.dispatcher.running for bot in bots),
+        waiting=sum(bot.turns_left for bot in bots),
+        shared=any(bot.nodes.alive > 1 for bot in bots),
+    )
 
 
 def _hurry(seats: Sequence[Seat]) -> None:

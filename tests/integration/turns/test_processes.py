@@ -16,7 +16,7 @@ from app.aggregates import events as e
 from tests.integration.turns.outside import Outside
 from tests.integration.turns.processes import Server, says, simulators
 
-ANA = "15550108001"
+ANA, BEA = "15550108001", "15550108002"
 
 
 @pytest.fixture
@@ -187,6 +187,26 @@ async def test_a_server_that_is_asked_to_stop_finishes_what_runs(
     await server.settled()
     assert not any("error" in line.split()[1:2] for line in server.technical_log())
     assert await server.stop() == 0
+
+
+async def test_a_server_that_is_asked_to_stop_says_who_waits_for_an_answer(
+    server: Server, outside: Outside
+) -> None:
+    server.set("HILO_QUIET_SECONDS", "60")
+    server.set("HILO_LONGEST_SECONDS", "60")
+    await server.start()
+    for phone in (ANA, BEA):
+        await outside.say(phone)
+    await outside.delivered()
+    assert await server.stop() == 0
+    assert b"No turn is at work. 2 wait and go on at the next start.\n" in server.said
+    server.set("HILO_QUIET_SECONDS", "0.1")
+    await server.start()
+    for phone in (ANA, BEA):
+        assert len(await outside.reads(phone)) == 1
+    await server.settled()
+    assert await server.stop() == 0
+    assert b"No turn is at work.\n" in server.said
 
 
 async def test_a_second_signal_cancels_what_runs_and_the_next_start_goes_on_with_it(
