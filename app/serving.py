@@ -35,7 +35,7 @@ from app.node import Seat, door, open_seats
 from app.release import release
 from app.settings import Settings
 from app.stopping import Open, Server, Stop, heed, heed_no_more, say
-from app.stores import log_place
+from app.stores import log_place, refuse_what_is_no_kek
 from app.strays import strays
 from app.worlds import simulators
 from eventstore.errors import EventStoreError, LogUnavailable, StoreLocked
@@ -75,7 +75,8 @@ def run(settings: Settings) -> int:
     """Serve every bot until a signal and return 0; only the bot that `settings` name, if they do.
 
     The process is to end then: it heeds no SIGINT or SIGTERM any more. Raises `CannotServe` with
-    what to do about it, or `SettingsError`.
+    what to do about it, or `SettingsError`: nothing is left in the data directory then of a start
+    that came to nothing, unless a log was made.
     """
     bots = _meant(settings)
     logs.configure(settings.logs)
@@ -139,6 +140,7 @@ def _echoes_to_people(settings: Settings) -> bool:
 async def _run(settings: Settings, bots: Sequence[Settings], stop: Stop) -> None:
     for bot in bots:
         _refuse_the_unsafe(bot)
+        refuse_what_is_no_kek(bot)  # now: the keyring, which asks for it, is made after the log
     slots = Slots(settings.runs_at_once)
     with (
         contextlib.closing(bound(settings.host, settings.port)) as listener,  # before any work

@@ -42,7 +42,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 = any free one (OpenAI's, for all)")
     parser.add_argument("--whapi-port", type=int, default=0, help="with `all`")
-    parser.add_argument("--state", type=Path, help="read at the start, written at the end")
+    parser.add_argument(
+        "--state", type=Path, help="read at the start, written at the end if anything has changed"
+    )
     parser.add_argument("--seed", type=int, help="repeatable ids; never with a lasting log")
     parser.add_argument("--key", help="the only OpenAI key accepted; without it, any")
     parser.add_argument("--token", help="the Whapi token required; without it, none")
@@ -127,6 +129,7 @@ async def _run(arguments: argparse.Namespace, out: IO[str]) -> None:
             port = arguments.whapi_port if arguments.which == "all" else arguments.port
             sock = listen(arguments.host, port)
             urls["whapi"] = await stack.enter_async_context(serving(whapi, sock=sock))
+        at_first = msgspec.msgpack.encode(saved)
         out.write(msgspec.json.encode(urls).decode() + "\n")
         out.flush()
         if arguments.exit_with_parent:
@@ -134,7 +137,7 @@ async def _run(arguments: argparse.Namespace, out: IO[str]) -> None:
         await stop.wait()
         for tell in hang_up:
             tell()
-    if arguments.state is not None:
+    if arguments.state is not None and msgspec.msgpack.encode(saved) != at_first:
         _save(arguments.state, saved)
 
 

@@ -210,3 +210,10 @@ def test_simulators_that_are_stopped_end_with_a_killed_parent_and_keep_what_they
     assert gone
     with simulators("all", "--state", str(state)) as (_, again):
         assert httpx2.get(f"{again['whapi']}/_sim/account").json()["sent"] == 1
+
+
+def test_nothing_is_kept_where_nothing_has_happened(tmp_path: Path) -> None:
+    state = tmp_path / "simulators.state"
+    with simulators("all", "--state", str(state)) as (_, urls):
+        assert httpx2.get(f"{urls['whapi']}/health").status_code == 200
+    assert not state.exists()

@@ -81,9 +81,34 @@ async def test_a_server_whose_port_is_taken_says_so_before_it_does_anything(
     await second.start(wait=False)
     assert await second.dies() == 3
     assert f"cannot listen on 127.0.0.1 port {server.port}".encode() in second.said
-    assert not list(second.data.rglob("*.db"))
+    assert not second.data.exists()
     assert any("SERVE_REFUSED" in line for line in second.technical_log(100))
     assert await server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("HILO_HOST", "0.0.0.0", b"need a shared secret"),
+        ("HILO_KEK", "no key", b"is not base64"),
+        ("HILO_DATABASE_URL", "postgresql://hilo@127.0.0.1:9/log", b"cannot open the log"),
+    ],
+)
+async def test_a_server_that_is_refused_leaves_nothing_behind(
+    server: Server, name: str, value: str, said: bytes
+) -> None:
+    for real in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "WHAPI_TOKEN", "WHAPI_BASE_URL"):
+        server.set(real, "")
+    server.set("HILO_KEYS_DATABASE_URL", "postgresql://hilo@127.0.0.1:9/keys")
+    server.set(name, value)
+    await server.start(wait=False)
+    assert await server.dies() == 3
+    assert said in server.said
+    assert not server.data.exists()
+    server.data.mkdir()
+    await server.start(wait=False)
+    assert await server.dies() == 3
+    assert list(server.data.iterdir()) == []
 
 
 async def test_a_signal_during_start_up_ends_it_in_good_order(server: Server) -> None:
