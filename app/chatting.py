@@ -1,8 +1,8 @@
 """`hilo chat`: a person and the bot, from a terminal, through the simulated WhatsApp.
 
 Each line is a message; the bot's answers appear as they come. A terminal begins with what was said
-last, so that answers which came meanwhile are seen. When the input of a pipe ends, it waits for the
-answers that are still missing.
+last, so that answers which came meanwhile are seen. When the input ends, it waits for the answers
+that are still missing; at a terminal, a second Ctrl-D leaves without them.
 
 A server that is gone ends the chat with exit code 3: of a pipe at once, at a terminal once its
 person leaves, or has not started it again in a minute.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -141,7 +141,7 @@ async def _chat(settings: Settings, address: _Address, phone: str, name: str) ->
         screen = Screen(sys.stdin.isatty() and sys.stdout.isatty())
         screen.greet(address.url, phone, [message.line for message in said_before])
         where = partial(_address_of, settings.data / "serve.json", settings.bot, None)
-        typed = Typed(ends=1)
+        typed = Typed(ends=2 if screen.interactive else 1)
         reading = asyncio.create_task(_show(me, screen, where))
         writing = asyncio.create_task(_write(me, screen, typed))
         try:
@@ -152,10 +152,13 @@ async def _chat(settings: Settings, address: _Address, phone: str, name: str) ->
             me.leaving = True
             if me.server_gone:
                 raise NobodyThere(me.server_gone)
-            if screen.interactive:
-                return ANSWERED  # whoever ends it has seen what there was
+            if screen.interactive and not me.is_owed:
+                return ANSWERED
             patience = settings.longest_seconds + settings.run_seconds + _MARGIN_SECONDS
-            return await _last_answers(me, reading, patience)
+            answers = _last_answers(me, reading, patience)
+            return await (
+                _unless_left(answers, me, screen, typed) if screen.interactive else answers
+            )
         finally:
             for task in (reading, writing):
                 task.cancel()
@@ -177,6 +180,25 @@ async def _write(me: _Phone, screen: Screen, typed: Typed) -> None:
                 )
                 continue
         screen.prompt()
+
+
+async def _unless_left(
+    answers: Coroutine[None, None, int], me: _Phone, screen: Screen, typed: Typed
+) -> int:
+    """Wait for the last answers, until the person leaves without them; they may still write."""
+    screen.remark("an answer is still to come: Ctrl-D again leaves, and the next chat shows it")
+    waiting = asyncio.create_task(answers)
+    writing = asyncio.create_task(_write(me, screen, typed))
+    try:
+        await asyncio.wait({waiting, writing}, return_when=asyncio.FIRST_COMPLETED)
+        if waiting.done():
+            return waiting.result()
+        writing.result()
+        return NO_ANSWER
+    finally:
+        for task in (waiting, writing):
+            task.cancel()
+        await asyncio.gather(waiting, writing, return_exceptions=True)
 
 
 async def _show(me: _Phone, screen: Screen, where: Callable[[], _Address]) -> None:
@@ -275,6 +297,11 @@ class _Phone:
     def server(self) -> str:
         """The server's address."""
         return str(self._server.base_url).rstrip("/")
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether an answer is still to come, as far as a phone can tell."""
+        return self.said > self.answered or self.bot_presence is not None
 
     async def look(self) -> tuple[_Message, ...]:
         """Take what the chat shows already as seen, and return it."""

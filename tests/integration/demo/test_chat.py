@@ -155,6 +155,26 @@ def test_a_chat_goes_on_when_the_simulators_were_started_again(house: Path) -> N
         echoed(terminal, "otra vez")
 
 
+def test_who_ends_a_chat_before_the_answer_still_sees_it(house: Path) -> None:
+    with terminal_of(house, "15550100019") as (terminal, process):
+        read_until(terminal, "> ")
+        os.write(terminal, b"hola\n" + CTRL_D)
+        read_until(terminal, "bot: Eco: hola")
+        assert process.wait(20) == 0
+
+
+def test_who_ends_a_chat_twice_does_not_wait_for_the_answer(tmp_path: Path) -> None:
+    with (
+        served(tmp_path, HILO_QUIET_SECONDS="60", HILO_LONGEST_SECONDS="60"),
+        terminal_of(tmp_path, "15550100020") as (terminal, process),
+    ):
+        read_until(terminal, "> ")
+        os.write(terminal, b"hola\n" + CTRL_D)
+        read_until(terminal, "an answer is still to come: Ctrl-D again leaves")
+        os.write(terminal, CTRL_D)
+        assert process.wait(20) == 1
+
+
 def test_on_a_terminal_it_says_at_once_that_the_server_is_gone(tmp_path: Path) -> None:
     with served(tmp_path), terminal_of(tmp_path, "15550100021") as (terminal, process):
         read_until(terminal, "> ")
