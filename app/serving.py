@@ -75,13 +75,13 @@ def run(settings: Settings) -> int:
     """Serve every bot until a signal and return 0; only the bot that `settings` name, if they do.
 
     The process is to end then: it heeds no SIGINT or SIGTERM any more. Raises `CannotServe` with
-    what to do about it, or `SettingsError`: nothing is left in the data directory then of a start
-    that came to nothing, unless a log was made.
+    what to do about it, or `SettingsError`: of a start that came to nothing only the technical log
+    is left then, which says why, unless the bot's log was made already.
     """
     bots = _meant(settings)
-    logs.configure(settings.logs)
-    for stray in strays(settings):
-        _log.warning("UNKNOWN_SETTING", name=stray.name, place=stray.place, near=stray.near)
+    logs.configure(None)
+    with contextlib.suppress(OSError):  # said below, of the data directory
+        logs.join(settings.logs_directory)  # another server may write there, and rotate it
     # Every user in memory is looked at by a full collection: rare ones keep the p99 low. Errors
     # that were caught leave some cycles; the first threshold bounds what waits to be found, to
     # some 6 MB (docs/performance.md, "What costs what").
@@ -94,6 +94,9 @@ def run(settings: Settings) -> int:
                 locks.enter_context(exclusive_directory(directory, what))
             what = f"the data directory {settings.data}"
             locks.enter_context(exclusive(settings.data / "serve.lock", what))
+            logs.configure(settings.logs_directory)
+            for stray in strays(settings):
+                _log.warning("UNKNOWN_SETTING", name=stray.name, place=stray.place, near=stray.near)
             try:
                 uvloop.run(_serve(settings, bots))
             finally:
@@ -367,7 +370,7 @@ def _greet(settings: Settings, address: Address, seats: Sequence[Seat]) -> None:
         f"  health    {address.url}/healthz  {address.url}/readyz  {address.url}/metrics",
     ]
     for seat in seats:
-        technical = logs.file_in(settings.logs).absolute()
+        technical = logs.file_in(settings.logs_directory).absolute()
         lines.append(f"  log       {log_place(seat.settings)}   technical log {technical}")
         if seat.running is None:
             lines.append(f"  !! the bot {seat.bot!r} is not open: {seat.reason}; it is tried again")

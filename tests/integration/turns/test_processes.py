@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -53,6 +54,20 @@ async def test_a_second_server_on_one_directory_is_refused_and_says_why(
     await outside.say(ANA)
     await outside.reads(ANA)
     await server.settled()
+    assert await server.stop() == 0
+
+
+async def test_a_second_server_that_is_refused_does_not_rotate_the_log_of_the_first(
+    server: Server, outside: Outside, tmp_path: Path
+) -> None:
+    await server.start()
+    log = server.logs / "technical.log"
+    os.utime(log, (0, 0))  # as if the last line were of an earlier day
+    second = Server(outside, tmp_path)
+    await second.start(wait=False)
+    assert await second.dies() == 3
+    assert [path.name for path in server.logs.iterdir()] == [log.name]
+    assert any("SERVE_REFUSED" in line for line in server.technical_log(100))
     assert await server.stop() == 0
 
 
