@@ -226,7 +226,7 @@ class Parts:
     def _follower(self) -> Follower | FollowerProcess:
         settings = self.settings
         if settings.read_models == "process" and not settings.on_postgres:
-            where = follower_arguments(settings.data, settings.bot, settings.logs)
+            where = follower_arguments(settings.data, settings.bot, settings.logs_directory)
             return FollowerProcess(self.views, MODELS, where)
         ledger = ControlLedger(settings, settings.bot)
         return Follower(self.log, self.views, MODELS, ledger=ledger, worker=True)

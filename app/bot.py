@@ -146,6 +146,12 @@ class Bot(Parts):
         """People who are owed something that nothing here is at work on, activity records aside."""
         return max(0, len(self.todo) - self.dispatcher.running)
 
+    @property
+    def turns_left(self) -> int:
+        """Of those, the people whom this node comes first for: others look after the rest."""
+        working = self.dispatcher.is_running
+        return sum(self.nodes.rank(s) == 0 and not working(s) for s in self.todo.streams())
+
     def numbers(self) -> dict[str, float]:
         """Return what `/metrics` shows; never waits."""
         counts = {f"facts_{name}": float(n) for name, n in self.receiver.counts.items()}

@@ -1,18 +1,18 @@
 """`hilo chat`: a person and the bot, from a terminal, through the simulated WhatsApp.
 
 Each line is a message; the bot's answers appear as they come. A terminal begins with what was said
-last, so that answers which came meanwhile are seen. When the input of a pipe ends, it waits for the
-answers that are still missing.
+last, so that answers which came meanwhile are seen. When the input ends, it waits for the answers
+that are still missing; at a terminal, a second Ctrl-D leaves without them.
+
+A server that is gone ends the chat with exit code 3: of a pipe at once, at a terminal once its
+person leaves, or has not started it again in a minute.
 """
 
 from __future__ import annotations
 
 import asyncio
-import codecs
-import os
 import sys
-import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ import httpx2
 import msgspec
 
 from app.settings import Settings
+from app.terminal import Screen, Typed
 
 ANSWERED: Final = 0
 NO_ANSWER: Final = 1
@@ -31,11 +32,9 @@ _LOOK_SECONDS: Final = 0.1
 _MARGIN_SECONDS: Final = 15.0
 _AWAY_SECONDS: Final = 60.0
 """How long a simulated WhatsApp may be away: its server starts it again, or is started again."""
+_GONE_SECONDS: Final = 1.0
+"""How long a server may be gone where nobody is there to start it again."""
 _AWAY_LOOK_SECONDS: Final = 0.5
-_SHOWN_BEFORE: Final = 10
-_STDIN: Final = 0
-_TYPING: Final = {"typing": "escribiendo…", "recording": "grabando audio…"}
-_CLEAR_LINE: Final = "\r\x1b[K"
 
 
 class NobodyThere(ConnectionError):
@@ -71,6 +70,11 @@ class _Message(msgspec.Struct):
         """What a person reads of it."""
         return self.body or f"[{self.type}]"
 
+    @property
+    def line(self) -> tuple[str, str]:
+        """Who wrote it, seen from the person, and what they read of it."""
+        return ("you" if self.author == "customer" else self.author), self.shown
+
 
 class _Chat(msgspec.Struct):
     messages: tuple[_Message, ...]
@@ -87,7 +91,11 @@ def run(settings: Settings, *, url: str | None, phone: str, name: str) -> int:
     try:
         return asyncio.run(_chat(settings, address, phone, name))
     except httpx2.HTTPError as error:
-        msg = f"the simulated WhatsApp of {address.url} is gone ({type(error).__name__})"
+        why = type(error).__name__
+        msg = (
+            f"the simulated WhatsApp of {address.url} cannot be reached ({why}): see whether hilo "
+            "serve runs, and start it again"
+        )
         raise NobodyThere(msg) from error
 
 
@@ -130,20 +138,27 @@ def _address_of(announcement: Path, bot: str, url: str | None) -> _Address:
 async def _chat(settings: Settings, address: _Address, phone: str, name: str) -> int:
     async with _Phone.at(address, phone, name) as me:
         said_before = await me.look()
-        screen = _Screen(sys.stdin.isatty() and sys.stdout.isatty())
-        screen.greet(address.url, phone, said_before)
+        screen = Screen(sys.stdin.isatty() and sys.stdout.isatty())
+        screen.greet(address.url, phone, [message.line for message in said_before])
         where = partial(_address_of, settings.data / "serve.json", settings.bot, None)
+        typed = Typed(ends=2 if screen.interactive else 1)
         reading = asyncio.create_task(_show(me, screen, where))
-        writing = asyncio.create_task(_write(me, screen))
+        writing = asyncio.create_task(_write(me, screen, typed))
         try:
             await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
             if not writing.done():  # the reader ends by an error only
                 reading.result()
             writing.result()
-            if screen.interactive:
-                return ANSWERED  # whoever ends it has seen what there was
+            me.leaving = True
+            if me.server_gone:
+                raise NobodyThere(me.server_gone)
+            if screen.interactive and not me.is_owed:
+                return ANSWERED
             patience = settings.longest_seconds + settings.run_seconds + _MARGIN_SECONDS
-            return await _last_answers(me, reading, patience)
+            answers = _last_answers(me, reading, patience)
+            return await (
+                _unless_left(answers, me, screen, typed) if screen.interactive else answers
+            )
         finally:
             for task in (reading, writing):
                 task.cancel()
@@ -151,26 +166,47 @@ async def _chat(settings: Settings, address: _Address, phone: str, name: str) ->
             screen.end()
 
 
-async def _write(me: _Phone, screen: _Screen) -> None:
-    async for line in _typed():
+async def _write(me: _Phone, screen: Screen, typed: Typed) -> None:
+    """Send what is typed until the input ends."""
+    async for line in typed.until_end():
         if line.strip():
             try:
                 await me.say(line.strip())
             except httpx2.TransportError:
                 if not screen.interactive:
                     raise
-                screen.remark("this was not sent: write it again in a moment")
+                screen.remark(
+                    f"this was not sent: {me.server_gone or 'write it again in a moment'}"
+                )
                 continue
         screen.prompt()
 
 
-async def _show(me: _Phone, screen: _Screen, where: Callable[[], _Address]) -> None:
+async def _unless_left(
+    answers: Coroutine[None, None, int], me: _Phone, screen: Screen, typed: Typed
+) -> int:
+    """Wait for the last answers, until the person leaves without them; they may still write."""
+    screen.remark("an answer is still to come: Ctrl-D again leaves, and the next chat shows it")
+    waiting = asyncio.create_task(answers)
+    writing = asyncio.create_task(_write(me, screen, typed))
+    try:
+        await asyncio.wait({waiting, writing}, return_when=asyncio.FIRST_COMPLETED)
+        if waiting.done():
+            return waiting.result()
+        writing.result()
+        return NO_ANSWER
+    finally:
+        for task in (waiting, writing):
+            task.cancel()
+        await asyncio.gather(waiting, writing, return_exceptions=True)
+
+
+async def _show(me: _Phone, screen: Screen, where: Callable[[], _Address]) -> None:
     while True:
         try:
             news = await me.news()
         except httpx2.TransportError:
-            screen.remark("WhatsApp is away")
-            await _until_back(me, where)
+            await _until_back(me, screen, where)
             screen.remark("WhatsApp is back, and may have forgotten the last messages")
             continue
         for message in news:
@@ -179,21 +215,32 @@ async def _show(me: _Phone, screen: _Screen, where: Callable[[], _Address]) -> N
         screen.presence(me.bot_presence)
 
 
-async def _until_back(me: _Phone, where: Callable[[], _Address]) -> None:
-    """Wait until the simulated WhatsApp is there again, maybe elsewhere.
+async def _until_back(me: _Phone, screen: Screen, where: Callable[[], _Address]) -> None:
+    """Wait until the simulated WhatsApp is there again, maybe elsewhere; say who is away.
 
     Raises `NobodyThere` or `TransportError` if it stays away.
     """
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + _AWAY_SECONDS
+    began = loop.time()
+    said = ""
     while True:
-        await asyncio.sleep(_AWAY_LOOK_SECONDS)
         try:
             me.go_to(await asyncio.to_thread(where))
+            me.server_gone = ""
             return await me.find()
-        except (NobodyThere, httpx2.TransportError):
-            if loop.time() > deadline:
-                raise
+        except (NobodyThere, httpx2.TransportError) as error:
+            away = "WhatsApp is away: its server starts it again"
+            patience = _AWAY_SECONDS
+            if isinstance(error, NobodyThere):
+                away = me.server_gone = f"the server at {me.server} is gone: start hilo serve again"
+                patience = _AWAY_SECONDS if screen.interactive and not me.leaving else _GONE_SECONDS
+            if loop.time() - began > patience:
+                raise NobodyThere(away) from error
+            if away != said:
+                gone_on = "; the chat goes on then, Ctrl-D ends it" if me.server_gone else ""
+                screen.remark(f"{away}{gone_on}")
+                said = away
+        await asyncio.sleep(_AWAY_LOOK_SECONDS)
 
 
 async def _last_answers(me: _Phone, reading: asyncio.Task[None], patience: float) -> int:
@@ -231,6 +278,10 @@ class _Phone:
         self.answered = 0
         """Number in the chat of the bot's newest message that was shown."""
         self.bot_presence: str | None = None
+        self.server_gone = ""
+        """What to say while there is no server."""
+        self.leaving = False
+        """Whether the person has written everything, and waits for answers alone."""
 
     @classmethod
     @asynccontextmanager
@@ -241,6 +292,16 @@ class _Phone:
             httpx2.AsyncClient(base_url=address.url, timeout=10) as server,
         ):
             yield cls(whapi, server, phone, name, address.bot)
+
+    @property
+    def server(self) -> str:
+        """The server's address."""
+        return str(self._server.base_url).rstrip("/")
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether an answer is still to come, as far as a phone can tell."""
+        return self.said > self.answered or self.bot_presence is not None
 
     async def look(self) -> tuple[_Message, ...]:
         """Take what the chat shows already as seen, and return it."""
@@ -293,90 +354,3 @@ class _Phone:
             if message.author == "bot":
                 self.answered = message.seq
         return chat.messages
-
-
-class _Screen:
-    """What the terminal shows; in a pipe, the answers and nothing else."""
-
-    def __init__(self, interactive: bool) -> None:  # noqa: FBT001 - what it is, not what to do
-        self.interactive = interactive
-
-    def greet(self, url: str, phone: str, said_before: tuple[_Message, ...]) -> None:
-        """Say who talks to whom, and what was said last."""
-        if not self.interactive:
-            return
-        self._put(f"You are {phone}, the bot is at {url}. Ctrl-D ends the chat.\n")
-        if len(said_before) > _SHOWN_BEFORE:
-            self._put(f"({len(said_before) - _SHOWN_BEFORE} older messages)\n")
-        for message in said_before[-_SHOWN_BEFORE:]:
-            author = "you" if message.author == "customer" else message.author
-            self._put(f"{author}: {_clean(message.shown)}\n")
-        self.prompt()
-
-    def prompt(self) -> None:
-        """Ask for the next message."""
-        if self.interactive:
-            self._put("> ")
-
-    def message(self, author: str, text: str) -> None:
-        """Show a message of the bot, or of a human agent."""
-        clean = _clean(text)
-        if not self.interactive:
-            self._put(f"{clean}\n")
-            return
-        self._put(f"{_CLEAR_LINE}{author}: {clean}\n")
-        self.prompt()
-
-    def remark(self, text: str) -> None:
-        """Say something about the chat itself."""
-        if self.interactive:
-            self._put(f"{_CLEAR_LINE}({text})\n")
-            self.prompt()
-
-    def end(self) -> None:
-        """Leave the terminal at the beginning of a line."""
-        if self.interactive:
-            self._put(_CLEAR_LINE)
-
-    def presence(self, presence: str | None) -> None:
-        """Show that the bot is writing, or that it has stopped."""
-        if self.interactive:
-            self._put(_CLEAR_LINE + (_TYPING.get(presence or "", "") or "> "))
-
-    def _put(self, text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-
-
-def _clean(text: str) -> str:
-    """Return a text without characters that a terminal would obey."""
-    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
-
-
-async def _typed() -> AsyncIterator[str]:
-    """Yield the lines of standard input, whatever it is, until its end."""
-    loop = asyncio.get_running_loop()
-    lines: asyncio.Queue[str | None] = asyncio.Queue()
-
-    def hand_over(line: str | None) -> bool:
-        try:
-            loop.call_soon_threadsafe(lines.put_nowait, line)
-        except RuntimeError:  # the chat is over
-            return False
-        return True
-
-    def read() -> None:
-        # os.read, not sys.stdin: a thread that blocks in a buffered reader holds its lock at exit.
-        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        rest = ""
-        while chunk := os.read(_STDIN, 65_536):
-            *whole, rest = (rest + decoder.decode(chunk)).split("\n")
-            if not all(map(hand_over, whole)):
-                return
-        if rest:
-            hand_over(rest)
-        hand_over(None)
-
-    threading.Thread(target=read, daemon=True, name="hilo-typed").start()
-    while (line := await lines.get()) is not None:
-        yield line

@@ -1,4 +1,4 @@
-"""Structured logs: `logs/technical.log`, one line an event, the category first.
+"""Structured logs: `DATA/logs/technical.log`, one line an event, the category first.
 
 A line is `<time> <level> CATEGORY key=value …`; operators grep for categories. No personal data is
 ever logged: a person is a pseudonym, and errors are named by their class. Technical errors go to

@@ -34,8 +34,8 @@ from app.lock import exclusive, exclusive_directory
 from app.node import Seat, door, open_seats
 from app.release import release
 from app.settings import Settings
-from app.stopping import Server, Stop, heed, heed_no_more, say
-from app.stores import log_place
+from app.stopping import Open, Server, Stop, heed, heed_no_more, say
+from app.stores import log_place, refuse_what_is_no_kek
 from app.strays import strays
 from app.worlds import simulators
 from eventstore.errors import EventStoreError, LogUnavailable, StoreLocked
@@ -75,12 +75,13 @@ def run(settings: Settings) -> int:
     """Serve every bot until a signal and return 0; only the bot that `settings` name, if they do.
 
     The process is to end then: it heeds no SIGINT or SIGTERM any more. Raises `CannotServe` with
-    what to do about it, or `SettingsError`.
+    what to do about it, or `SettingsError`: of a start that came to nothing only the technical log
+    is left then, which says why, unless the bot's log was made already.
     """
     bots = _meant(settings)
-    logs.configure(settings.logs)
-    for stray in strays(settings):
-        _log.warning("UNKNOWN_SETTING", name=stray.name, place=stray.place, near=stray.near)
+    logs.configure(None)
+    with contextlib.suppress(OSError):  # said below, of the data directory
+        logs.join(settings.logs_directory)  # another server may write there, and rotate it
     # Every user in memory is looked at by a full collection: rare ones keep the p99 low. Errors
     # that were caught leave some cycles; the first threshold bounds what waits to be found, to
     # some 6 MB (docs/performance.md, "What costs what").
@@ -93,6 +94,9 @@ def run(settings: Settings) -> int:
                 locks.enter_context(exclusive_directory(directory, what))
             what = f"the data directory {settings.data}"
             locks.enter_context(exclusive(settings.data / "serve.lock", what))
+            logs.configure(settings.logs_directory)
+            for stray in strays(settings):
+                _log.warning("UNKNOWN_SETTING", name=stray.name, place=stray.place, near=stray.near)
             try:
                 uvloop.run(_serve(settings, bots))
             finally:
@@ -139,6 +143,7 @@ def _echoes_to_people(settings: Settings) -> bool:
 async def _run(settings: Settings, bots: Sequence[Settings], stop: Stop) -> None:
     for bot in bots:
         _refuse_the_unsafe(bot)
+        refuse_what_is_no_kek(bot)  # now: the keyring, which asks for it, is made after the log
     slots = Slots(settings.runs_at_once)
     with (
         contextlib.closing(bound(settings.host, settings.port)) as listener,  # before any work
@@ -218,7 +223,7 @@ async def _listen(
 ) -> None:
     stop.from_now_on(
         server,
-        running=lambda: _running(seats),
+        turns=lambda: _turns(seats),
         leave=lambda: _leave(seats),
     )
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -264,8 +269,13 @@ async def _mind_the_name(server: Server, seats: Sequence[Seat]) -> None:
     server.stop()
 
 
-def _running(seats: Sequence[Seat]) -> int:
-    return sum(seat.running.dispatcher.running for seat in seats if seat.running is not None)
+def _turns(seats: Sequence[Seat]) -> Open:
+    bots = [seat.running for seat in seats if seat.running is not None]
+    return Open(
+        running=sum(bot.dispatcher.running for bot in bots),
+        waiting=sum(bot.turns_left for bot in bots),
+        shared=any(bot.nodes.alive > 1 for bot in bots),
+    )
 
 
 def _hurry(seats: Sequence[Seat]) -> None:
@@ -360,7 +370,7 @@ def _greet(settings: Settings, address: Address, seats: Sequence[Seat]) -> None:
         f"  health    {address.url}/healthz  {address.url}/readyz  {address.url}/metrics",
     ]
     for seat in seats:
-        technical = logs.file_in(settings.logs).absolute()
+        technical = logs.file_in(settings.logs_directory).absolute()
         lines.append(f"  log       {log_place(seat.settings)}   technical log {technical}")
         if seat.running is None:
             lines.append(f"  !! the bot {seat.bot!r} is not open: {seat.reason}; it is tried again")

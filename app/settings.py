@@ -54,7 +54,7 @@ class Settings(BaseSettings):
 
     # -- where things are --------------------------------------------------------------------
     data: Path = Field(Path("data"), description="directory of the logs, keys and views")
-    logs: Path = Field(Path("logs"), description="directory of technical.log")
+    logs: Path | None = Field(None, description="directory of technical.log; default: DATA/logs")
     tmp: Path = Field(
         Path("tmp"), description="directory of threads.json; of bots but the default one: TMP/BOT"
     )
@@ -293,6 +293,11 @@ class Settings(BaseSettings):
     def whapi_simulated(self) -> bool:
         """True when no token and no address were given: a simulator stands in."""
         return not self.whapi_token.get_secret_value() and not self.whapi_base_url
+
+    @property
+    def logs_directory(self) -> Path:
+        """Where technical.log is: beside what the server writes, or two would rotate one file."""
+        return self.data / "logs" if self.logs is None else self.logs
 
     @property
     def bot_directory(self) -> Path:

@@ -9,11 +9,22 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Final
+from typing import Final, NamedTuple
 
 import uvicorn
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+class Open(NamedTuple):
+    """The turns that a server leaves, if it stops now."""
+
+    running: int = 0
+    """Those that are at work."""
+    waiting: int = 0
+    """Those that nobody is at work on yet: of people who write still, or waiting for a place."""
+    shared: bool = False
+    """Whether another node goes on with them."""
 
 
 class Server(uvicorn.Server):
@@ -47,7 +58,7 @@ class Stop:
         self._hurried = self._over = False
         self._starting = starting
         self._server: Server | None = None
-        self._running: Callable[[], int] = int
+        self._turns: Callable[[], Open] = Open
         self._hurry: Callable[[], None] = _nothing
         self._leave: Callable[[], None] = _nothing
 
@@ -72,15 +83,14 @@ class Stop:
         self,
         server: Server,
         *,
-        running: Callable[[], int],
+        turns: Callable[[], Open],
         leave: Callable[[], None] = lambda: None,
     ) -> None:
         """Let signals stop `server`; one that came before, too.
 
-        `running` tells how many turns are at work, and `leave` ends answers that have no end of
-        their own.
+        `turns` tells what is open, and `leave` ends answers that have no end of their own.
         """
-        self._server, self._running, self._leave = server, running, leave
+        self._server, self._turns, self._leave = server, turns, leave
         if self.asked:
             self._stop(server)
 
@@ -89,7 +99,7 @@ class Stop:
         self._over = True
 
     def _stop(self, server: Server) -> None:
-        say(f"Stopping: no more webhooks are taken. {_waiting_for(self._running())}")
+        say(f"Stopping: no more webhooks are taken. {_left(self._turns())}")
         self._leave()
         server.stop()
 
@@ -133,11 +143,18 @@ def say(line: str) -> None:
         sys.stdout.flush()
 
 
-def _waiting_for(turns: int) -> str:
-    if not turns:
-        return "No turn is at work."
-    some = "1 turn is" if turns == 1 else f"{turns} turns are"
-    return f"{some} at work and may end first; Ctrl-C again cancels what is left."
+def _left(turns: Open) -> str:
+    if not turns.running:
+        said = "No turn is at work."
+    else:
+        some = "1 turn is" if turns.running == 1 else f"{turns.running} turns are"
+        said = f"{some} at work and may end first; Ctrl-C again cancels what is left."
+    if not turns.waiting:
+        return said
+    some = "1 waits" if turns.waiting == 1 else f"{turns.waiting} wait"
+    goes = "goes" if turns.waiting == 1 else "go"
+    where = "another node" if turns.shared else "the next start"
+    return f"{said} {some} and {goes} on at {where}."
 
 
 def _nothing() -> None:

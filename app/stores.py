@@ -147,6 +147,13 @@ def has_kek(settings: Settings) -> bool:
     return bool(settings.kek.get_secret_value()) or kek_file(settings).is_file()
 
 
+def refuse_what_is_no_kek(settings: Settings) -> None:
+    """Raise `KeyEncryptionKeyError` if the settings hold a key that none can be."""
+    given = settings.kek.get_secret_value()
+    if given:
+        KeyEncryptionKey.from_base64(given)
+
+
 def kek_file(settings: Settings) -> Path:
     """Return where the key-encryption key is unless the settings hold it."""
     return settings.data / "kek"

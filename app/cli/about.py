@@ -97,6 +97,8 @@ def shown_value(settings: Settings, name: str) -> str | int | float | bool:
             secret = value.get_secret_value()
             shown = without_secrets(secret) if "://" in secret else MASK
             return shown if secret else ""
+        case None:
+            return ""
         case bool() | int() | float():
             return value
         case _:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -129,7 +129,9 @@ def _alone(path: Path) -> Iterator[None]:
         with exclusive(lock, f"the rebuild of {path}"):
             yield
     except StoreLocked as error:
-        holder = lock.read_text("utf-8").strip() or "unknown"
+        holder = "unknown"
+        with suppress(OSError):  # it may just have failed, and taken its lock back
+            holder = lock.read_text("utf-8").strip() or holder
         msg = f"{path} is being rebuilt already, by process {holder}: wait for it, or stop it"
         raise RebuildRunning(msg) from error
 

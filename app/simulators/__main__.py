@@ -7,13 +7,14 @@ Prints one line of JSON with the URLs when they listen, and runs until SIGINT, S
 import argparse
 import asyncio
 import contextlib
+import ctypes
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 import msgspec
 import uvloop
@@ -24,6 +25,8 @@ from app.simulators.openai_state import OpenAIState
 from app.simulators.serving import listen, serving
 from app.simulators.whapi import WhapiSimulator
 from app.simulators.whapi_state import WhapiState
+
+_SET_DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
 
 
 class Saved(msgspec.Struct):
@@ -39,7 +42,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 = any free one (OpenAI's, for all)")
     parser.add_argument("--whapi-port", type=int, default=0, help="with `all`")
-    parser.add_argument("--state", type=Path, help="read at the start, written at the end")
+    parser.add_argument(
+        "--state", type=Path, help="read at the start, written at the end if anything has changed"
+    )
     parser.add_argument("--seed", type=int, help="repeatable ids; never with a lasting log")
     parser.add_argument("--key", help="the only OpenAI key accepted; without it, any")
     parser.add_argument("--token", help="the Whapi token required; without it, none")
@@ -80,7 +85,13 @@ def _save(file: Path, saved: Saved) -> None:
 
 
 def _stop_at_end_of_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-    """Set `stop` when standard input ends: its writer, our parent, is gone."""
+    """Set `stop` when standard input ends: its writer, our parent, is gone.
+
+    Even if this process is stopped (SIGSTOP) by then; on Linux only. SIGCONT rather than SIGKILL:
+    what the simulators know is saved at the end.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGCONT)
 
     def read() -> None:
         # os.read, not sys.stdin: a thread that blocks in a buffered reader holds its lock at exit.
@@ -118,6 +129,7 @@ async def _run(arguments: argparse.Namespace, out: IO[str]) -> None:
             port = arguments.whapi_port if arguments.which == "all" else arguments.port
             sock = listen(arguments.host, port)
             urls["whapi"] = await stack.enter_async_context(serving(whapi, sock=sock))
+        at_first = msgspec.msgpack.encode(saved)
         out.write(msgspec.json.encode(urls).decode() + "\n")
         out.flush()
         if arguments.exit_with_parent:
@@ -125,7 +137,7 @@ async def _run(arguments: argparse.Namespace, out: IO[str]) -> None:
         await stop.wait()
         for tell in hang_up:
             tell()
-    if arguments.state is not None:
+    if arguments.state is not None and msgspec.msgpack.encode(saved) != at_first:
         _save(arguments.state, saved)
 
 

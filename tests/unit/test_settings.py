@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from app.addresses import without_secrets
@@ -66,6 +68,12 @@ def test_an_address_is_shown_without_what_opens_it(address: str, shown: str | No
 
 def test_every_setting_says_what_it_is() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_servers_with_directories_of_their_own_have_technical_logs_of_their_own() -> None:
+    one, two = load(data=Path("one")), load(data=Path("two"))
+    assert (one.logs_directory, two.logs_directory) == (Path("one/logs"), Path("two/logs"))
+    assert load(data=Path("one"), logs=Path("elsewhere")).logs_directory == Path("elsewhere")
 
 
 def test_a_node_that_would_be_dead_between_two_beats_is_refused() -> None:

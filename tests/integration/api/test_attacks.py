@@ -66,7 +66,7 @@ async def test_a_key_in_the_address_opens_nothing_and_no_key_is_logged(
     ).status_code == 200
     secret = token.rpartition("_")[2]
     assert secret not in caplog.text.replace(f"={token}", "")  # our own client logs its addresses
-    for file in stage.settings().logs.glob("*"):
+    for file in stage.settings().logs_directory.glob("*"):
         assert secret not in file.read_text("utf-8")
 
 

@@ -74,6 +74,7 @@ def test_every_setting_is_shown_with_where_it_came_from(hilo: Hilo, tmp_path: Pa
     assert values["whapi_token"] == {"value": "********", "from": ".env file"}
     assert values["openai_base_url"]["value"] == "https://********@host/v1"
     assert values["openai_api_key"]["value"] == ""
+    assert values["logs"]["value"] == ""
     plain = hilo("config", "show", **secrets).out
     for secret in ("kek-secret", "pass-secret", "whapi-secret"):
         assert secret not in shown.out + plain
@@ -100,7 +101,7 @@ def test_a_setting_that_is_none_is_named_where_somebody_looks(hilo: Hilo, tmp_pa
     assert first == f"!! {said}HILO_WEBHOOK_SECRET?"
     assert "need a shared secret" in second
     assert "s3cret" not in served.stderr + shown.err
-    log = (tmp_path / "logs" / "technical.log").read_text("utf-8")
+    log = (tmp_path / "data" / "logs" / "technical.log").read_text("utf-8")
     assert "UNKNOWN_SETTING" in log
     assert "s3cret" not in log
 

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from app.chatting import NobodyThere, run
 from app.settings import load
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+CTRL_D = b"\x04"
 QUICK = {"HILO_PORT": "0", "HILO_QUIET_SECONDS": "0.2", "HILO_RUN_SECONDS": "5"}
 
 
@@ -33,12 +35,16 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @contextmanager
-def served(directory: Path) -> Iterator[None]:
-    """`hilo serve` in that directory."""
+def served(directory: Path, **settings: str) -> Iterator[None]:
+    """`hilo serve` in that directory, which may be killed meanwhile."""
     command = [sys.executable, "-m", "app.cli", "serve"]
     with (directory / "errors.txt").open("wb") as errors:
         server = subprocess.Popen(
-            command, cwd=directory, env=environment(), stdout=subprocess.PIPE, stderr=errors
+            command,
+            cwd=directory,
+            env=environment() | settings,
+            stdout=subprocess.PIPE,
+            stderr=errors,
         )
     assert server.stdout is not None
     try:
@@ -66,6 +72,10 @@ def chat(house: Path, typed: str, *arguments: str) -> subprocess.CompletedProces
         check=False,
         timeout=60,
     )
+
+
+def kill_the_server(house: Path) -> None:
+    os.kill(json.loads((house / "data" / "serve.json").read_bytes())["pid"], signal.SIGKILL)
 
 
 def simulators_of(house: Path) -> psutil.Process:
@@ -98,8 +108,8 @@ def test_no_input_is_no_message(house: Path) -> None:
 
 
 @contextmanager
-def on_a_terminal(house: Path, phone: str) -> Iterator[int]:
-    """A terminal in which somebody chats; at the end they press Ctrl-D, and are let go."""
+def terminal_of(house: Path, phone: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """A terminal, and the chat that runs in it."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "app.cli", "chat", "--phone", phone]
     process = subprocess.Popen(
@@ -107,13 +117,20 @@ def on_a_terminal(house: Path, phone: str) -> Iterator[int]:
     )
     os.close(theirs)
     try:
-        yield ours
-        os.write(ours, b"\x04")
-        assert process.wait(20) == 0
+        yield ours, process
     finally:
         process.kill()
         process.wait()
         os.close(ours)
+
+
+@contextmanager
+def on_a_terminal(house: Path, phone: str) -> Iterator[int]:
+    """A terminal in which somebody chats; at the end they press Ctrl-D, and are let go."""
+    with terminal_of(house, phone) as (terminal, process):
+        yield terminal
+        os.write(terminal, CTRL_D)
+        assert process.wait(20) == 0
 
 
 def echoed(terminal: int, words: str) -> str:
@@ -138,6 +155,64 @@ def test_a_chat_goes_on_when_the_simulators_were_started_again(house: Path) -> N
         echoed(terminal, "otra vez")
 
 
+def test_who_ends_a_chat_before_the_answer_still_sees_it(house: Path) -> None:
+    with terminal_of(house, "15550100019") as (terminal, process):
+        read_until(terminal, "> ")
+        os.write(terminal, b"hola\n" + CTRL_D)
+        read_until(terminal, "bot: Eco: hola")
+        assert process.wait(20) == 0
+
+
+def test_who_ends_a_chat_twice_does_not_wait_for_the_answer(tmp_path: Path) -> None:
+    with (
+        served(tmp_path, HILO_QUIET_SECONDS="60", HILO_LONGEST_SECONDS="60"),
+        terminal_of(tmp_path, "15550100020") as (terminal, process),
+    ):
+        read_until(terminal, "> ")
+        os.write(terminal, b"hola\n" + CTRL_D)
+        read_until(terminal, "an answer is still to come: Ctrl-D again leaves")
+        os.write(terminal, CTRL_D)
+        assert process.wait(20) == 1
+
+
+def test_on_a_terminal_it_says_at_once_that_the_server_is_gone(tmp_path: Path) -> None:
+    with served(tmp_path), terminal_of(tmp_path, "15550100021") as (terminal, process):
+        read_until(terminal, "> ")
+        echoed(terminal, "hola")
+        kill_the_server(tmp_path)
+        read_until(terminal, "is gone: start hilo serve again; the chat goes on then")
+        os.write(terminal, b"otra\n")
+        read_until(terminal, "this was not sent: the server at ")
+        os.write(terminal, CTRL_D)
+        read_until(terminal, "hilo: the server at ")
+        assert process.wait(20) == 3
+
+
+@pytest.mark.timeout(40)  # a terminal, where somebody may start it again, waits for a minute
+def test_through_a_pipe_a_server_that_is_gone_ends_the_chat(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "app.cli", "chat"]
+    with (
+        served(tmp_path),
+        subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(b"hola\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"Eco: hola\n"
+        kill_the_server(tmp_path)
+        assert process.wait(20) == 3
+        assert b"is gone: start hilo serve again" in process.stderr.read()
+
+
 def test_a_chat_goes_on_when_the_server_was_started_again(tmp_path: Path) -> None:
     """Its simulators listen elsewhere then."""
     with ExitStack() as stack:
@@ -145,7 +220,7 @@ def test_a_chat_goes_on_when_the_server_was_started_again(tmp_path: Path) -> Non
             terminal = stack.enter_context(on_a_terminal(tmp_path, "15550100018"))
             read_until(terminal, "> ")
             echoed(terminal, "hola")
-        read_until(terminal, "WhatsApp is away")
+        read_until(terminal, "is gone: start hilo serve again")
         with served(tmp_path):
             read_until(terminal, "WhatsApp is back")
             echoed(terminal, "otra vez")

@@ -1,6 +1,8 @@
 """The simulators as a process: they say where they are, remember, and die with their parent."""
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 from queue import Queue
 
 import httpx2
+import psutil
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -174,3 +177,43 @@ def test_whoever_waits_is_answered_when_the_simulators_stop() -> None:
                 line.settimeout(5)
                 assert line.recv(100).startswith(b"HTTP/1.1 200")
         assert process.wait(5) == 0
+
+
+PARENT = """
+import subprocess, sys
+
+child = subprocess.Popen(
+    [sys.executable, "-m", "app.simulators", "all", "--exit-with-parent", "--state", sys.argv[1]],
+    stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
+)
+print(child.pid, child.stdout.readline().decode(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_simulators_that_are_stopped_end_with_a_killed_parent_and_keep_what_they_know(
+    tmp_path: Path,
+) -> None:
+    state = tmp_path / "simulators.state"
+    command = [sys.executable, "-c", PARENT, str(state)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        pid, _, urls = parent.stdout.readline().decode().partition(" ")
+        message = {"to": "15550100001", "body": "hola"}
+        httpx2.post(f"{json.loads(urls)['whapi']}/messages/text", json=message).raise_for_status()
+        child = psutil.Process(int(pid))
+        os.kill(child.pid, signal.SIGSTOP)
+        parent.kill()
+    gone, alive = psutil.wait_procs([child], timeout=10)
+    for one in alive:
+        one.kill()
+    assert gone
+    with simulators("all", "--state", str(state)) as (_, again):
+        assert httpx2.get(f"{again['whapi']}/_sim/account").json()["sent"] == 1
+
+
+def test_nothing_is_kept_where_nothing_has_happened(tmp_path: Path) -> None:
+    state = tmp_path / "simulators.state"
+    with simulators("all", "--state", str(state)) as (_, urls):
+        assert httpx2.get(f"{urls['whapi']}/health").status_code == 200
+    assert not state.exists()

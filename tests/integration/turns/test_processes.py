@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from app.aggregates import events as e
 from tests.integration.turns.outside import Outside
 from tests.integration.turns.processes import Server, says, simulators
 
-ANA = "15550108001"
+ANA, BEA = "15550108001", "15550108002"
 
 
 @pytest.fixture
@@ -56,6 +57,20 @@ async def test_a_second_server_on_one_directory_is_refused_and_says_why(
     assert await server.stop() == 0
 
 
+async def test_a_second_server_that_is_refused_does_not_rotate_the_log_of_the_first(
+    server: Server, outside: Outside, tmp_path: Path
+) -> None:
+    await server.start()
+    log = server.logs / "technical.log"
+    os.utime(log, (0, 0))  # as if the last line were of an earlier day
+    second = Server(outside, tmp_path)
+    await second.start(wait=False)
+    assert await second.dies() == 3
+    assert [path.name for path in server.logs.iterdir()] == [log.name]
+    assert any("SERVE_REFUSED" in line for line in server.technical_log(100))
+    assert await server.stop() == 0
+
+
 async def test_a_second_server_is_refused_whatever_name_leads_to_the_log(
     server: Server, outside: Outside, tmp_path: Path
 ) -> None:
@@ -81,9 +96,34 @@ async def test_a_server_whose_port_is_taken_says_so_before_it_does_anything(
     await second.start(wait=False)
     assert await second.dies() == 3
     assert f"cannot listen on 127.0.0.1 port {server.port}".encode() in second.said
-    assert not list(second.data.rglob("*.db"))
+    assert not second.data.exists()
     assert any("SERVE_REFUSED" in line for line in second.technical_log(100))
     assert await server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("HILO_HOST", "0.0.0.0", b"need a shared secret"),
+        ("HILO_KEK", "no key", b"is not base64"),
+        ("HILO_DATABASE_URL", "postgresql://hilo@127.0.0.1:9/log", b"cannot open the log"),
+    ],
+)
+async def test_a_server_that_is_refused_leaves_nothing_behind(
+    server: Server, name: str, value: str, said: bytes
+) -> None:
+    for real in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "WHAPI_TOKEN", "WHAPI_BASE_URL"):
+        server.set(real, "")
+    server.set("HILO_KEYS_DATABASE_URL", "postgresql://hilo@127.0.0.1:9/keys")
+    server.set(name, value)
+    await server.start(wait=False)
+    assert await server.dies() == 3
+    assert said in server.said
+    assert not server.data.exists()
+    server.data.mkdir()
+    await server.start(wait=False)
+    assert await server.dies() == 3
+    assert list(server.data.iterdir()) == []
 
 
 async def test_a_signal_during_start_up_ends_it_in_good_order(server: Server) -> None:
@@ -187,6 +227,26 @@ async def test_a_server_that_is_asked_to_stop_finishes_what_runs(
     await server.settled()
     assert not any("error" in line.split()[1:2] for line in server.technical_log())
     assert await server.stop() == 0
+
+
+async def test_a_server_that_is_asked_to_stop_says_who_waits_for_an_answer(
+    server: Server, outside: Outside
+) -> None:
+    server.set("HILO_QUIET_SECONDS", "60")
+    server.set("HILO_LONGEST_SECONDS", "60")
+    await server.start()
+    for phone in (ANA, BEA):
+        await outside.say(phone)
+    await outside.delivered()
+    assert await server.stop() == 0
+    assert b"No turn is at work. 2 wait and go on at the next start.\n" in server.said
+    server.set("HILO_QUIET_SECONDS", "0.1")
+    await server.start()
+    for phone in (ANA, BEA):
+        assert len(await outside.reads(phone)) == 1
+    await server.settled()
+    assert await server.stop() == 0
+    assert b"No turn is at work.\n" in server.said
 
 
 async def test_a_second_signal_cancels_what_runs_and_the_next_start_goes_on_with_it(
