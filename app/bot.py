@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 
 from app.aggregates.gateway import GATEWAY_STREAM
+from app.api.metrics import CLAIMS, FACTS
 from app.bootstrap import Parts
 from app.conversation.nodes import NodeStatus
 from app.conversation.slots import Slots
@@ -148,7 +149,7 @@ class Bot(Parts):
 
     def numbers(self) -> dict[str, float]:
         """Return what `/metrics` shows; never waits."""
-        counts = {f"facts_{name}": float(n) for name, n in self.receiver.counts.items()}
+        facts, turns = self.receiver.counts, self.turns.counts
         return {
             "appends_waiting": self.writer.waiting,
             "log_writer_restarts": self.writer.restarts,
@@ -160,14 +161,14 @@ class Bot(Parts):
             "nodes_alive": self.nodes.alive,
             "node_may_work": self.nodes.may_work,
             "clock_skew_seconds": self.nodes.skew / MICROS_PER_SECOND,
-            **{name: float(n) for name, n in self.turns.counts.items()},
+            **{name: float(turns[name]) for name in {*CLAIMS, *turns}},
             "profiles_waiting": len(self.profiles),
             "profiles_failed": self.profiles.failed,
             "identity_clashes": self.keyring.clashes,
             "read_models_restarts": self.follower.restarts,
             **self.follower.progress.numbers(),
             **({} if self.thread_files is None else self.thread_files.numbers()),
-            **counts,
+            **{f"facts_{name}": float(facts[name]) for name in {*FACTS, *facts}},
             **dict(self.caches.numbers()),
         }
 

@@ -24,8 +24,9 @@ from app.access import KeyTable
 from app.api.callers import Gate
 from app.api.desks import Desks, Take
 from app.api.ingress import WebhookIngress
+from app.api.metrics import REFUSALS, WEBHOOKS, Numbers
 from app.api.rates import Rates
-from app.api.server import BotReadiness, Numbers, Readiness, create_app
+from app.api.server import BotReadiness, Readiness, create_app
 from app.bot import Bot, open_bot
 from app.caches import Registry, figures_of
 from app.conversation.facts import Delivery
@@ -267,10 +268,12 @@ def door(
 
     def numbers() -> Numbers:
         bots = {seat.bot: seat.running.numbers() for seat in seats if seat.running is not None}
-        node = {f"webhooks_{outcome}": float(count) for outcome, count in outcomes.items()}
+        # Those that have not happened yet, too: Prometheus sees no rise from nothing to 1.
+        node = {f"webhooks_{name}": float(outcomes[name]) for name in {*WEBHOOKS, *outcomes}}
         node["bots_open"] = float(len(bots))
         node["logs_gone_back"] = float(sum(seat.losses for seat in seats))
-        node |= {f"refused_{reason}": float(count) for reason, count in gate.refused.items()}
+        refused = gate.refused
+        node |= {f"refused_{name}": float(refused[name]) for name in {*REFUSALS, *refused}}
         return Numbers(node | dict(connections()) | dict(caches.numbers()), bots)
 
     def count(outcome: str) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from app.api.callers import Gate
-from app.api.server import BotReadiness, Numbers, Readiness, Status, create_app
+from app.api.metrics import Numbers
+from app.api.server import BotReadiness, Readiness, Status, create_app
 from tests.unit.api.asgi import Answer, ask
 from tests.unit.api.no_keys import NoKeys
 
