@@ -29,7 +29,7 @@ from app.api.rates import Rates
 from app.api.server import BotReadiness, Readiness, create_app
 from app.bot import Bot, open_bot
 from app.caches import Registry, figures_of
-from app.conversation.facts import Delivery
+from app.conversation.facts import Delivery, Odd
 from app.conversation.slots import Slots
 from app.outside import open_outside
 from app.reads import RunningBot
@@ -99,7 +99,7 @@ class Seat:
         """Its receiver, or one that takes nothing."""
         return self._unreachable if self.running is None else self.running.receiver
 
-    async def _unreachable(self, _: Delivery) -> None:
+    async def _unreachable(self, _: Delivery) -> Odd:
         msg = f"the bot {self.bot!r} is not open: {self.reason}"
         raise LogUnavailable(msg)
 
