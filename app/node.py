@@ -193,6 +193,11 @@ class Seat:
             _log.error("BOT_CLOSE_FAILED", bot=self.bot, error=f"{type(error).__name__}: {error}")
         self.running = None
 
+    def numbers(self) -> dict[str, float]:
+        """Return what `/metrics` shows of the bot; never waits."""
+        bot, reads = self.running, self.reads
+        return ({} if bot is None else bot.numbers()) | ({} if reads is None else reads.numbers())
+
     def ready(self) -> BotReadiness:
         """Tell whether the bot takes traffic."""
         bot = self.running
@@ -267,7 +272,7 @@ def door(
     gate = Gate(keys or KeyTable(settings), rates)
 
     def numbers() -> Numbers:
-        bots = {seat.bot: seat.running.numbers() for seat in seats if seat.running is not None}
+        bots = {seat.bot: seat.numbers() for seat in seats if seat.running is not None}
         # Those that have not happened yet, too: Prometheus sees no rise from nothing to 1.
         node = {f"webhooks_{name}": float(outcomes[name]) for name in {*WEBHOOKS, *outcomes}}
         node["bots_open"] = float(len(bots))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final
@@ -22,6 +23,7 @@ from app.projections.clients import ClientView
 from app.projections.pasts import Pasts
 from app.projections.skipping import SkipLedger
 from app.skips import ControlLedger
+from app.waiting import Waiting
 from eventstore.codec import Codec
 from eventstore.keyring import Handle
 from eventstore.sealing import Sealer
@@ -52,6 +54,8 @@ class RunningBot:
         self._exports: list[Piped] = []
         self._starting = 0
         self.readers = ThreadPoolExecutor(READERS, thread_name_prefix="hilo-api")
+        self._waiting: Waiting[tuple[str, ...]] = Waiting(self._positions, self.readers)
+        bot.follower.progress.listen(self._waiting.tell)
 
     @property
     def name(self) -> str:
@@ -77,6 +81,32 @@ class RunningBot:
     def sealer(self) -> Sealer:
         """What opens sealed fields."""
         return self._bot.sealer
+
+    def reached(self, of: tuple[str, ...]) -> Position:
+        """Return how far all of some read models are; of none: where the log ends."""
+        return self._positions(frozenset((of,)))[of]
+
+    async def reaches(self, of: tuple[str, ...], position: int, seconds: float) -> bool:
+        """Wait until `reached` is a position; return False if it is not after so many seconds.
+
+        Raises `TooManyWait`, and what keeps the log or the read models from being read.
+        """
+        return await self._waiting.until(of, position, seconds)
+
+    def _positions(self, places: frozenset[tuple[str, ...]]) -> Mapping[tuple[str, ...], Position]:
+        known = self.views.standings() if any(places) else {}
+        start = Position(0)
+        return {
+            of: min(known[name].cursor.position if name in known else start for name in of)
+            if of
+            else self.log.head().position
+            for of in places
+        }
+
+    def numbers(self) -> dict[str, float]:
+        """Return what `/metrics` shows; never waits."""
+        waiting = self._waiting
+        return {"reads_waiting": len(waiting), "reads_refused": waiting.refused}
 
     async def past(self, position: Position, models: tuple[str, ...]) -> Views:
         """Return read models as of a position; they stay open for a while."""
@@ -148,6 +178,7 @@ class RunningBot:
     async def close(self) -> None:
         """Let go of the past, of the threads, and of a rebuild: the next one goes on there."""
         self.leaving = True
+        await self._waiting.close()
         for child in self._exports:
             await child.kill()
         if self._rebuild is not None:

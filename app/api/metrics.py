@@ -124,6 +124,8 @@ MEANINGS: Final = {
     "read_models_visible_seconds": _gauge(
         "Seconds from the commit of the last batch's last event until it could be read"
     ),
+    "reads_waiting": _gauge("Reads of the API that wait for their min_position"),
+    "reads_refused": _counter("Reads answered 503 because too many waited for their min_position"),
     "thread_files_age_seconds": _gauge("Seconds since the thread files were written"),
     "thread_files_people": _gauge("People in the thread files"),
     "thread_files_writings": _counter("Times that the thread files were written"),

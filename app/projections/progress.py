@@ -6,7 +6,7 @@ Whoever follows the log notes it here: a thread of this process, or one that hea
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -41,12 +41,19 @@ class Progress:
         self._changed = threading.Condition()
         self._report = NOTHING
         self._ended = False
+        self._listeners: list[Callable[[], None]] = []
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call `listener()` after each look, on the thread of whoever notes it."""
+        self._listeners.append(listener)
 
     def note(self, report: Report) -> None:
         """Take what is known now, and let those look who wait."""
         with self._changed:
             self._report = report
             self._changed.notify_all()
+        for listener in self._listeners:
+            listener()
 
     def end(self) -> None:
         """Say that nobody follows any more: who waits, waits in vain."""
