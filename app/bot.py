@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+
+import structlog
 
 from app.aggregates.gateway import GATEWAY_STREAM
 from app.api.metrics import CLAIMS, FACTS
 from app.bootstrap import Parts
+from app.caches import Figures
 from app.conversation.nodes import NodeStatus
 from app.conversation.slots import Slots
 from app.outside import Outside
+from app.projections import MODELS
+from app.projections.progress import Report
 from app.settings import Settings
 from eventstore.errors import EventStoreError
+
+_log = structlog.get_logger(__name__)
 
 DRAIN_SECONDS = 10.0
 FLUSH_SECONDS = 5.0
@@ -47,6 +55,7 @@ class Bot(Parts):
         await self.gateway.look(GATEWAY_STREAM)
         await self.todo.start()
         await self.profiles.start()
+        await asyncio.get_running_loop().run_in_executor(self.readers, self._look_at_views)
         self.follower.start()
         for work in (
             self.nodes.keep_beating(),
@@ -56,6 +65,23 @@ class Bot(Parts):
         ):
             self._tasks.append(asyncio.ensure_future(work))
         self.schedule.start()
+
+    def _look_at_views(self) -> None:
+        """Note how far the read models are; give those of an empty log their tables.
+
+        Nothing has to be built there: whoever reads at once finds nothing, and not that something
+        is missing. Traffic does not depend on it.
+        """
+        try:
+            standings = self.views.standings()
+            head = self.log.head()
+            if not standings and head.position == 0:
+                self.views.begin(MODELS, head.epoch)
+                standings = self.views.standings()
+            self.follower.progress.note(Report(standings, head.position, 0.0, Figures(size=0)))
+        except (sqlite3.Error, OSError, EventStoreError) as error:  # the follower will meet it, too
+            kind = type(error).__name__
+            _log.warning("BD_THREAD_ERROR", doing="look at the read models", error=kind)
 
     def _status(self) -> NodeStatus:
         return NodeStatus(

@@ -222,8 +222,14 @@ class Seat:
             status="not ready" if reason else "ready",
             position=position,
             waiting=waiting,
-            reason=reason,
+            reason=reason or self._amiss(bot),
         )
+
+    def _amiss(self, bot: Bot) -> str:
+        """Say what does not go well though most traffic is taken: no other node would do better."""
+        if bot.follower.progress.unbuilt_seconds is not None:
+            return "the read models are being built: who asks for them gets 503"
+        return ""
 
 
 def _after(loss: LogWentBack) -> str:
@@ -305,11 +311,12 @@ def _ready(seats: Sequence[Seat]) -> Readiness:
     """Say that traffic may come as long as one bot can take it."""
     bots = [seat.ready() for seat in seats]
     down = [bot for bot in bots if bot.status != "ready"]
+    amiss = [bot for bot in bots if bot.reason]
     only = bots[0] if len(bots) == 1 else None
     return Readiness(
         status="not ready" if len(down) == len(bots) else "ready",
         position=only.position if only else sum(bot.position for bot in bots),
         waiting=sum(bot.waiting for bot in bots),
-        reason=only.reason if only else "; ".join(f"{bot.bot}: {bot.reason}" for bot in down),
+        reason=only.reason if only else "; ".join(f"{bot.bot}: {bot.reason}" for bot in amiss),
         bots=bots,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -36,6 +37,12 @@ LOOK_SECONDS: Final = 0.5
 """How soon what another node commits is noticed by those who follow the log."""
 
 READERS: Final = 4
+BUILD_EVENTS_PER_SECOND: Final = 100_000
+"""The least that a rebuild of all read models is held to (docs/performance.md, `rebuild-all`)."""
+BUILD_START_SECONDS: Final = 2.0
+"""Until the process that builds them is at work."""
+BUILD_LATE_SECONDS: Final = 5
+"""When to ask again once it takes longer than that."""
 EXPORTS: Final = 2
 """Of one bot at once."""
 
@@ -92,6 +99,14 @@ class RunningBot:
         Raises `TooManyWait`, and what keeps the log or the read models from being read.
         """
         return await self._waiting.until(of, position, seconds)
+
+    @property
+    def built_in(self) -> int:
+        """Seconds until read models that are not built will be, by the pace that is measured."""
+        events = max(self._bot.position, self._bot.todo.position)
+        spent = self._bot.follower.progress.unbuilt_seconds or 0.0
+        left = BUILD_START_SECONDS + events / BUILD_EVENTS_PER_SECOND - spent
+        return math.ceil(left) if left > 0 else BUILD_LATE_SECONDS
 
     def _positions(self, places: frozenset[tuple[str, ...]]) -> Mapping[tuple[str, ...], Position]:
         known = self.views.standings() if any(places) else {}

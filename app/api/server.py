@@ -42,7 +42,9 @@ class BotReadiness(BaseModel):
     status: Status
     position: int = Field(default=0, description="last position of the bot's log", examples=[1234])
     waiting: int = Field(default=0, description="appends that are not durable yet", examples=[0])
-    reason: str = ""
+    reason: str = Field(
+        default="", description="why it is not ready; or, if it is, what does not go well"
+    )
 
 
 class Verdict(BaseModel):
@@ -56,7 +58,7 @@ class Readiness(Verdict):
 
     position: int = Field(description="events in the logs of all bots", examples=[1234])
     waiting: int = Field(description="appends that are not durable yet", examples=[0])
-    reason: str = Field(default="", description="what keeps which bot from being ready")
+    reason: str = Field(default="", description="of which bot what does not go well")
     bots: list[BotReadiness] = []
 
 

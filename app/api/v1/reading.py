@@ -23,7 +23,7 @@ from app.api.problem import Problem, ProblemError
 from app.api.v1.tags import has_it, tag_of
 from app.asof import UnclearMoment
 from app.children import Piped
-from app.projections import MODELS, NotBuilt, Views
+from app.projections import MODELS, NotBuilt, OtherVersion, Views
 from app.projections.clients import ClientView
 from app.projections.pasts import PastFailed
 from app.projections.skipping import SkipLedger
@@ -118,6 +118,10 @@ class BotReads(Protocol):
         Raises `TooManyWait` or `EventStoreError`.
         """
 
+    @property
+    def built_in(self) -> int:
+        """Seconds until read models that are not built may be: a guess."""
+
     async def past(self, position: Position, models: tuple[str, ...]) -> Views:
         """Return read models as of a position; they stay open for a while."""
 
@@ -159,7 +163,7 @@ class Read(msgspec.Struct):
     async def run(self, work: Callable[[], T]) -> T:
         """Do what may wait for a disk. Raises `ProblemError` for what the caller can mend."""
         loop = asyncio.get_running_loop()
-        with _explained():
+        with self._explained():
             return await loop.run_in_executor(self.bot.readers, work)
 
     async def position(self, as_of: str | None, min_position: int | None = None) -> Position:
@@ -181,10 +185,30 @@ class Read(msgspec.Struct):
         """
         if min_position is None or await self.run(lambda: self.bot.reached(of)) >= min_position:
             return
-        with _explained():
+        with self._explained():
             if not await self.bot.reaches(of, min_position, WAIT_SECONDS):
                 msg = f"position {min_position} is not reflected yet"
                 raise ProblemError(_not_yet(msg), headers={"retry-after": "1"})
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Raise `ProblemError` for what the caller can mend, or has to wait for."""
+        try:
+            yield
+        except (UnclearMoment, CutInsideAppend) as error:
+            raise ProblemError(_unclear(str(error))) from None
+        except NotYet as error:
+            raise ProblemError(_not_yet(str(error))) from None
+        except TooManyWait:
+            raise ProblemError(_TOO_MANY_WAIT, headers={"retry-after": "1"}) from None
+        except (NotBuilt, OtherVersion) as error:
+            seconds = self.bot.built_in
+            later = {"retry-after": str(seconds)}
+            raise ProblemError(_being_built(error, seconds), headers=later) from None
+        except CursorMismatch as error:
+            raise ProblemError(_changed(str(error))) from None
+        except EventStoreError as error:
+            raise ProblemError(_unavailable(error), headers={"retry-after": "5"}) from None
 
     async def answer(self, position: Position, make: Callable[[], object]) -> Response:
         """Answer with what `make` returns, or 304 if the caller has just that already.
@@ -222,25 +246,6 @@ class Read(msgspec.Struct):
         url = self.request.url
         resource = (url.path, url.query, self.bot.name, self.caller.role)
         return body, tag_of(self.bot.log.cursor_at(position), body, *resource)
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Raise `ProblemError` for what the caller can mend, or has to wait for."""
-    try:
-        yield
-    except (UnclearMoment, CutInsideAppend) as error:
-        raise ProblemError(_unclear(str(error))) from None
-    except NotYet as error:
-        raise ProblemError(_not_yet(str(error))) from None
-    except TooManyWait:
-        raise ProblemError(_TOO_MANY_WAIT, headers={"retry-after": "1"}) from None
-    except NotBuilt as error:
-        raise ProblemError(_not_built(str(error)), headers={"retry-after": "5"}) from None
-    except CursorMismatch as error:
-        raise ProblemError(_changed(str(error))) from None
-    except EventStoreError as error:
-        raise ProblemError(_unavailable(error), headers={"retry-after": "5"}) from None
 
 
 def read_for(request: Request, caller: Caller, bot: str) -> Read:
@@ -316,6 +321,14 @@ def _not_built(detail: str) -> Problem:
         title="The read model is not built yet",
         status=503,
         detail=detail,
+    )
+
+
+def _being_built(error: NotBuilt | OtherVersion, seconds: int) -> Problem:
+    of = "the log, anew for this release" if isinstance(error, OtherVersion) else "the log"
+    return _not_built(
+        f"The read models are being built from {of}: try again in {seconds} s. Webhooks are taken "
+        "and /v1/events is served meanwhile; GET /v1/projections tells how far they are."
     )
 
 

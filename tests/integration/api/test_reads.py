@@ -177,8 +177,9 @@ async def test_read_models_that_are_not_built_say_so_or_are_waited_for(
             forget(db, model.name, set(model.tables))
     for path in ("threads", "tokens", "users", "cleanups", "analytics/usage"):
         answer = await local.get(f"/v1/{path}")
-        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5"), path
+        assert (answer.status_code, int(answer.headers["retry-after"]) >= 1) == (503, True), path
         assert answer.json()["type"] == "/problems/not-built"
+        assert f"try again in {answer.headers['retry-after']} s" in answer.json()["detail"]
     wanted = f"min_position={log.head().position}"
     asked = [asyncio.create_task(local.get(f"/v1/{p}?{wanted}")) for p in ("threads", "users")]
     again = Follower(log, views, MODELS, worker=False)
@@ -187,6 +188,18 @@ async def test_read_models_that_are_not_built_say_so_or_are_waited_for(
         assert [answer.status_code for answer in await asyncio.gather(*asked)] == [200, 200]
     finally:
         again.stop()
+
+
+async def test_rows_of_another_release_that_cannot_answer_are_being_built_anew(
+    stage: Stage, local: Client
+) -> None:
+    stage.bot.follower.stop()
+    with stage.bot.views.transaction() as db:
+        db.execute("UPDATE cursors SET version = 0 WHERE model = 'token_totals'")
+        db.execute("ALTER TABLE token_totals RENAME TO totals_of_before")
+    answer = await local.get("/v1/tokens")
+    assert (answer.status_code, answer.json()["type"]) == (503, "/problems/not-built")
+    assert "anew for this release" in answer.json()["detail"]
 
 
 async def test_many_wait_for_what_is_said_next_and_too_many_are_told_to_come_again(
