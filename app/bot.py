@@ -190,6 +190,8 @@ class Bot(Parts):
             **{name: float(turns[name]) for name in {*CLAIMS, *turns}},
             "profiles_waiting": len(self.profiles),
             "profiles_failed": self.profiles.failed,
+            "keys_failing": self.identities.failing,
+            "keys_failures": self.identities.failures,
             "identity_clashes": self.keyring.clashes,
             "read_models_restarts": self.follower.restarts,
             **self.follower.progress.numbers(),

@@ -49,6 +49,7 @@ _AFTER_LOSS: Final = 5.0
 name that leads to two servers in turn must not make us write on both for long."""
 
 _LONGEST_AFTER_LOSS: Final = 300.0
+_STRANGERS: Final = "new people, and those who are not in memory, get 503"
 _OUT_OF_REACH: Final = (EventStoreError, OSError, sqlite3.Error)
 """What may pass: the bot is tried again, and the others go on."""
 
@@ -227,9 +228,15 @@ class Seat:
 
     def _amiss(self, bot: Bot) -> str:
         """Say what does not go well though most traffic is taken: no other node would do better."""
+        found = []
+        silent = bot.identities.busy_seconds
+        if silent > self.settings.webhook_seconds:
+            found.append(f"the keyring has not answered for {silent:.0f} s: {_STRANGERS}")
+        elif bot.identities.failing:
+            found.append(f"no key can be made (KEYS_UNAVAILABLE in the log): {_STRANGERS}")
         if bot.follower.progress.unbuilt_seconds is not None:
-            return "the read models are being built: who asks for them gets 503"
-        return ""
+            found.append("the read models are being built: who asks for them gets 503")
+        return "; ".join(found)
 
 
 def _after(loss: LogWentBack) -> str:

@@ -119,6 +119,8 @@ MEANINGS: Final = {
     "clock_skew_seconds": _gauge("Seconds that this machine's clock is before the store's"),
     "profiles_waiting": _gauge("People whose name and labels are to be read again"),
     "profiles_failed": _counter("Attempts to read a name and labels that failed"),
+    "keys_failing": _gauge("1 while no key can be made, and new people get 503, else 0"),
+    "keys_failures": _counter("People who got no key, counted each time"),
     "identity_clashes": _counter("Times that a phone and a lid led to two different people"),
     "read_models_restarts": _counter("Times that the process of the read models was replaced"),
     "read_models_visible_seconds": _gauge(

@@ -11,10 +11,11 @@ import pytest
 
 from app.lock import exclusive
 from eventstore.types import Position
+from tests.integration.api.conftest import Client
 from tests.integration.cli.house import House
 from tests.integration.turns.stage import Stage
 
-ANA = "15550109301"
+ANA, EVA = "15550109301", "15550109302"
 READS = ("threads", "users", "tokens", "cleanups", "analytics/usage", "analytics/gateway")
 
 
@@ -26,7 +27,7 @@ async def bare(tmp_path: Path) -> AsyncIterator[Stage]:
     await stage.close()
 
 
-async def said(client: httpx2.AsyncClient) -> tuple[int, dict[str, Any]]:
+async def said(client: Client) -> tuple[int, dict[str, Any]]:
     """What `/readyz` answers."""
     answer = await client.get("/readyz")
     return answer.status_code, answer.json()
@@ -72,3 +73,28 @@ async def test_traffic_is_taken_while_read_models_are_built_and_readers_are_told
     async with httpx2.AsyncClient(base_url=bare.url, timeout=10) as client:
         assert (await said(client))[1]["reason"] == ""
         assert len((await client.get("/v1/threads")).json()["threads"]) == 3
+
+
+async def test_that_new_people_get_no_key_is_told_though_others_are_served(
+    stage: Stage, local: Client
+) -> None:
+    await stage.outside.say(ANA, "hola")
+    await stage.until(lambda: stage.bot.receiver.counts["message_person"] == 1)
+    keys = stage.directory / "data" / "default" / "keys.db"
+    away = keys.rename(keys.with_suffix(".away"))
+    await stage.outside.say(EVA, "hola")
+    await stage.until(lambda: stage.bot.identities.failures > 0)
+    await stage.outside.say(ANA, "sigo aquí")
+    await stage.until(lambda: stage.bot.receiver.counts["message_person"] == 2)
+    code, told = await said(local)
+    assert (code, told["status"]) == (200, "ready")
+    assert told["reason"].startswith("no key can be made")
+    assert 'hilo_keys_failing{bot="default"} 1.0' in (await local.get("/metrics")).text
+
+    away.rename(keys)
+    await stage.bot.identities.try_again()
+    assert (await said(local))[1]["reason"] == ""
+    numbers = (await local.get("/metrics")).text
+    assert 'hilo_keys_failing{bot="default"} 0.0' in numbers
+    assert 'hilo_keys_failures_total{bot="default"} 0.0' not in numbers
+    await stage.until(lambda: stage.bot.receiver.counts["message_person"] == 3)
