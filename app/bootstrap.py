@@ -61,6 +61,8 @@ from eventstore.types import Position, StreamName
 
 READERS = 4
 CHECKPOINT_SECONDS = 2.0
+KEYS_SECONDS = 10.0
+"""How soon it is noticed that keys can be made again; a locked keyring waits as long each time."""
 
 
 class Parts:
@@ -246,6 +248,7 @@ class Parts:
             first=settings.orphan_start_seconds,
         )
         schedule.every(HOUR_SECONDS, "memory", self._grow_older)
+        schedule.every(KEYS_SECONDS, "keys", self.identities.try_again)
         schedule.every(CHECKPOINT_SECONDS, "todo_checkpoint", self.todo.save)
         return schedule
 

@@ -8,16 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 
+import structlog
+
 from app.aggregates.gateway import GATEWAY_STREAM
+from app.api.metrics import CLAIMS, FACTS
 from app.bootstrap import Parts
+from app.caches import Figures
 from app.conversation.nodes import NodeStatus
 from app.conversation.slots import Slots
 from app.outside import Outside
+from app.projections import MODELS
+from app.projections.progress import Report
 from app.settings import Settings
 from eventstore.errors import EventStoreError
+
+_log = structlog.get_logger(__name__)
 
 DRAIN_SECONDS = 10.0
 FLUSH_SECONDS = 5.0
@@ -46,6 +55,7 @@ class Bot(Parts):
         await self.gateway.look(GATEWAY_STREAM)
         await self.todo.start()
         await self.profiles.start()
+        await asyncio.get_running_loop().run_in_executor(self.readers, self._look_at_views)
         self.follower.start()
         for work in (
             self.nodes.keep_beating(),
@@ -55,6 +65,23 @@ class Bot(Parts):
         ):
             self._tasks.append(asyncio.ensure_future(work))
         self.schedule.start()
+
+    def _look_at_views(self) -> None:
+        """Note how far the read models are; give those of an empty log their tables.
+
+        Nothing has to be built there: whoever reads at once finds nothing, and not that something
+        is missing. Traffic does not depend on it.
+        """
+        try:
+            standings = self.views.standings()
+            head = self.log.head()
+            if not standings and head.position == 0:
+                self.views.begin(MODELS, head.epoch)
+                standings = self.views.standings()
+            self.follower.progress.note(Report(standings, head.position, 0.0, Figures(size=0)))
+        except (sqlite3.Error, OSError, EventStoreError) as error:  # the follower will meet it, too
+            kind = type(error).__name__
+            _log.warning("BD_THREAD_ERROR", doing="look at the read models", error=kind)
 
     def _status(self) -> NodeStatus:
         return NodeStatus(
@@ -154,7 +181,7 @@ class Bot(Parts):
 
     def numbers(self) -> dict[str, float]:
         """Return what `/metrics` shows; never waits."""
-        counts = {f"facts_{name}": float(n) for name, n in self.receiver.counts.items()}
+        facts, turns = self.receiver.counts, self.turns.counts
         return {
             "appends_waiting": self.writer.waiting,
             "log_writer_restarts": self.writer.restarts,
@@ -166,14 +193,16 @@ class Bot(Parts):
             "nodes_alive": self.nodes.alive,
             "node_may_work": self.nodes.may_work,
             "clock_skew_seconds": self.nodes.skew / MICROS_PER_SECOND,
-            **{name: float(n) for name, n in self.turns.counts.items()},
+            **{name: float(turns[name]) for name in {*CLAIMS, *turns}},
             "profiles_waiting": len(self.profiles),
             "profiles_failed": self.profiles.failed,
+            "keys_failing": self.identities.failing,
+            "keys_failures": self.identities.failures,
             "identity_clashes": self.keyring.clashes,
             "read_models_restarts": self.follower.restarts,
             **self.follower.progress.numbers(),
             **({} if self.thread_files is None else self.thread_files.numbers()),
-            **counts,
+            **{f"facts_{name}": float(facts[name]) for name in {*FACTS, *facts}},
             **dict(self.caches.numbers()),
         }
 

@@ -24,11 +24,12 @@ from app.access import KeyTable
 from app.api.callers import Gate
 from app.api.desks import Desks, Take
 from app.api.ingress import WebhookIngress
+from app.api.metrics import REFUSALS, WEBHOOKS, Numbers
 from app.api.rates import Rates
-from app.api.server import BotReadiness, Numbers, Readiness, create_app
+from app.api.server import BotReadiness, Readiness, create_app
 from app.bot import Bot, open_bot
 from app.caches import Registry, figures_of
-from app.conversation.facts import Delivery
+from app.conversation.facts import Delivery, Odd
 from app.conversation.slots import Slots
 from app.outside import open_outside
 from app.reads import RunningBot
@@ -48,6 +49,7 @@ _AFTER_LOSS: Final = 5.0
 name that leads to two servers in turn must not make us write on both for long."""
 
 _LONGEST_AFTER_LOSS: Final = 300.0
+_STRANGERS: Final = "new people, and those who are not in memory, get 503"
 _OUT_OF_REACH: Final = (EventStoreError, OSError, sqlite3.Error)
 """What may pass: the bot is tried again, and the others go on."""
 
@@ -98,7 +100,7 @@ class Seat:
         """Its receiver, or one that takes nothing."""
         return self._unreachable if self.running is None else self.running.receiver
 
-    async def _unreachable(self, _: Delivery) -> None:
+    async def _unreachable(self, _: Delivery) -> Odd:
         msg = f"the bot {self.bot!r} is not open: {self.reason}"
         raise LogUnavailable(msg)
 
@@ -192,6 +194,11 @@ class Seat:
             _log.error("BOT_CLOSE_FAILED", bot=self.bot, error=f"{type(error).__name__}: {error}")
         self.running = None
 
+    def numbers(self) -> dict[str, float]:
+        """Return what `/metrics` shows of the bot; never waits."""
+        bot, reads = self.running, self.reads
+        return ({} if bot is None else bot.numbers()) | ({} if reads is None else reads.numbers())
+
     def ready(self) -> BotReadiness:
         """Tell whether the bot takes traffic."""
         bot = self.running
@@ -216,8 +223,20 @@ class Seat:
             status="not ready" if reason else "ready",
             position=position,
             waiting=waiting,
-            reason=reason,
+            reason=reason or self._amiss(bot),
         )
+
+    def _amiss(self, bot: Bot) -> str:
+        """Say what does not go well though most traffic is taken: no other node would do better."""
+        found = []
+        silent = bot.identities.busy_seconds
+        if silent > self.settings.webhook_seconds:
+            found.append(f"the keyring has not answered for {silent:.0f} s: {_STRANGERS}")
+        elif bot.identities.failing:
+            found.append(f"no key can be made (KEYS_UNAVAILABLE in the log): {_STRANGERS}")
+        if bot.follower.progress.unbuilt_seconds is not None:
+            found.append("the read models are being built: who asks for them gets 503")
+        return "; ".join(found)
 
 
 def _after(loss: LogWentBack) -> str:
@@ -266,11 +285,13 @@ def door(
     gate = Gate(keys or KeyTable(settings), rates)
 
     def numbers() -> Numbers:
-        bots = {seat.bot: seat.running.numbers() for seat in seats if seat.running is not None}
-        node = {f"webhooks_{outcome}": float(count) for outcome, count in outcomes.items()}
+        bots = {seat.bot: seat.numbers() for seat in seats if seat.running is not None}
+        # Those that have not happened yet, too: Prometheus sees no rise from nothing to 1.
+        node = {f"webhooks_{name}": float(outcomes[name]) for name in {*WEBHOOKS, *outcomes}}
         node["bots_open"] = float(len(bots))
         node["logs_gone_back"] = float(sum(seat.losses for seat in seats))
-        node |= {f"refused_{reason}": float(count) for reason, count in gate.refused.items()}
+        refused = gate.refused
+        node |= {f"refused_{name}": float(refused[name]) for name in {*REFUSALS, *refused}}
         return Numbers(node | dict(connections()) | dict(caches.numbers()), bots)
 
     def count(outcome: str) -> None:
@@ -297,11 +318,12 @@ def _ready(seats: Sequence[Seat]) -> Readiness:
     """Say that traffic may come as long as one bot can take it."""
     bots = [seat.ready() for seat in seats]
     down = [bot for bot in bots if bot.status != "ready"]
+    amiss = [bot for bot in bots if bot.reason]
     only = bots[0] if len(bots) == 1 else None
     return Readiness(
         status="not ready" if len(down) == len(bots) else "ready",
         position=only.position if only else sum(bot.position for bot in bots),
         waiting=sum(bot.waiting for bot in bots),
-        reason=only.reason if only else "; ".join(f"{bot.bot}: {bot.reason}" for bot in down),
+        reason=only.reason if only else "; ".join(f"{bot.bot}: {bot.reason}" for bot in amiss),
         bots=bots,
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final
@@ -22,6 +24,7 @@ from app.projections.clients import ClientView
 from app.projections.pasts import Pasts
 from app.projections.skipping import SkipLedger
 from app.skips import ControlLedger
+from app.waiting import Waiting
 from eventstore.codec import Codec
 from eventstore.keyring import Handle
 from eventstore.sealing import Sealer
@@ -34,6 +37,12 @@ LOOK_SECONDS: Final = 0.5
 """How soon what another node commits is noticed by those who follow the log."""
 
 READERS: Final = 4
+BUILD_EVENTS_PER_SECOND: Final = 100_000
+"""The least that a rebuild of all read models is held to (docs/performance.md, `rebuild-all`)."""
+BUILD_START_SECONDS: Final = 2.0
+"""Until the process that builds them is at work."""
+BUILD_LATE_SECONDS: Final = 5
+"""When to ask again once it takes longer than that."""
 EXPORTS: Final = 2
 """Of one bot at once."""
 
@@ -52,6 +61,8 @@ class RunningBot:
         self._exports: list[Piped] = []
         self._starting = 0
         self.readers = ThreadPoolExecutor(READERS, thread_name_prefix="hilo-api")
+        self._waiting: Waiting[tuple[str, ...]] = Waiting(self._positions, self.readers)
+        bot.follower.progress.listen(self._waiting.tell)
 
     @property
     def name(self) -> str:
@@ -77,6 +88,40 @@ class RunningBot:
     def sealer(self) -> Sealer:
         """What opens sealed fields."""
         return self._bot.sealer
+
+    def reached(self, of: tuple[str, ...]) -> Position:
+        """Return how far all of some read models are; of none: where the log ends."""
+        return self._positions(frozenset((of,)))[of]
+
+    async def reaches(self, of: tuple[str, ...], position: int, seconds: float) -> bool:
+        """Wait until `reached` is a position; return False if it is not after so many seconds.
+
+        Raises `TooManyWait`, and what keeps the log or the read models from being read.
+        """
+        return await self._waiting.until(of, position, seconds)
+
+    @property
+    def built_in(self) -> int:
+        """Seconds until read models that are not built will be, by the pace that is measured."""
+        events = max(self._bot.position, self._bot.todo.position)
+        spent = self._bot.follower.progress.unbuilt_seconds or 0.0
+        left = BUILD_START_SECONDS + events / BUILD_EVENTS_PER_SECOND - spent
+        return math.ceil(left) if left > 0 else BUILD_LATE_SECONDS
+
+    def _positions(self, places: frozenset[tuple[str, ...]]) -> Mapping[tuple[str, ...], Position]:
+        known = self.views.standings() if any(places) else {}
+        start = Position(0)
+        return {
+            of: min(known[name].cursor.position if name in known else start for name in of)
+            if of
+            else self.log.head().position
+            for of in places
+        }
+
+    def numbers(self) -> dict[str, float]:
+        """Return what `/metrics` shows; never waits."""
+        waiting = self._waiting
+        return {"reads_waiting": len(waiting), "reads_refused": waiting.refused}
 
     async def past(self, position: Position, models: tuple[str, ...]) -> Views:
         """Return read models as of a position; they stay open for a while."""
@@ -148,6 +193,7 @@ class RunningBot:
     async def close(self) -> None:
         """Let go of the past, of the threads, and of a rebuild: the next one goes on there."""
         self.leaving = True
+        await self._waiting.close()
         for child in self._exports:
             await child.kill()
         if self._rebuild is not None:

@@ -13,14 +13,17 @@ from typing import Protocol
 
 import msgspec
 
-from app.conversation.facts import Delivery
+from app.conversation.facts import Delivery, Odd
 
 
 class Take(Protocol):
     """A bot's receiver."""
 
-    async def __call__(self, delivery: Delivery, /) -> None:
-        """Return when every fact is durable; raises `LogUnavailable` or `QueueFull` if not."""
+    async def __call__(self, delivery: Delivery, /) -> Odd:
+        """Return when every fact is durable, and tell which of them were odd.
+
+        Raises `LogUnavailable` or `QueueFull` if they are not durable.
+        """
 
 
 class TakeAtOnce(Protocol):

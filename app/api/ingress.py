@@ -8,7 +8,9 @@ FastAPI they are answered several times as fast as behind it (`docs/performance.
                               /webhooks/whapi/{event}/{method}   mode `path`
                               /webhooks/{bot}/whapi…             the same, for the bot of that name
 
-200 `{"received": n}` means that all n facts are durable. Anything else is a problem document, and
+200 `{"received": n}` means that all n facts are durable. Where no turn will look at some of them it
+says at how many, `{"received": 3, "rejected": 1, "other": 0}`: those that could not be read, and
+those of nobody or of no known kind (docs/door.md). Anything else is a problem document, and
 the gateway delivers again: 400 not a JSON object, 401 wrong secret, 404 unknown channel, 405, 413
 over `max_body` or over 2,000 items, 500 unexpected, 503 (with Retry-After) while the log or the
 keys cannot be written, or when that takes longer than a gateway should be kept waiting.
@@ -26,6 +28,7 @@ from app.api.desks import Desks, TakeAtOnce, WrongSecret
 from app.api.heads import Headers, Heads
 from app.api.problem import CONTENT_TYPE, UNEXPECTED, Problem, send_problem, where
 from app.api.whapi import TooManyItems, UnreadableDelivery, read
+from app.conversation.facts import NOTHING_ODD, Odd
 from eventstore.errors import LogUnavailable, OutcomeUnknown, QueueFull
 
 MAX_BODY = 1024 * 1024
@@ -89,7 +92,7 @@ UNAVAILABLE_HEADERS = [
 
 OK_HEADERS = [
     ((b"content-type", b"application/json"), (b"content-length", str(length).encode()))
-    for length in range(32)
+    for length in range(64)
 ]
 
 
@@ -151,13 +154,12 @@ class WebhookIngress:
             if body is None:
                 self.count("disconnected")
                 return
-            received = await self._take(body, event, method, opened, bot)
+            answer = await self._take(body, event, method, opened, bot)
         except _Refused as refusal:
             self.count(refusal.outcome)
             await send_problem(send, refusal.problem, headers=refusal.headers)
             return
         self.count("received")
-        answer = b'{"received": %d}' % received
         headers = OK_HEADERS[len(answer)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
@@ -250,15 +252,15 @@ class WebhookIngress:
 
     async def _take(
         self, body: bytes, event: str | None, method: str, opened: int, bot: str
-    ) -> int:
-        """Hand the facts to the channel's bot; return how many are durable. Raises `_Refused`."""
+    ) -> bytes:
+        """Hand the facts to the channel's bot; return what is answered. Raises `_Refused`."""
         try:
             delivery = read(body, event=event, method=method)
             take = self._desks.take_for(delivery.channel, opened, bot)
             if take is not None:
                 async with asyncio.timeout(self._seconds):
-                    await take(delivery)
-                return len(delivery.facts)
+                    odd = await take(delivery)
+                return _received(len(delivery.facts), odd)
         except UnreadableDelivery as error:
             raise _Refused(_unreadable(error)) from None
         except WrongSecret:
@@ -274,6 +276,12 @@ class WebhookIngress:
             _log.error("WEBHOOK_ERROR", error=type(error).__name__, where=where(error))
             raise _Refused(UNEXPECTED) from None
         raise _Refused(_UNKNOWN_CHANNEL)
+
+
+def _received(facts: int, odd: Odd) -> bytes:
+    if odd == NOTHING_ODD:
+        return b'{"received": %d}' % facts
+    return b'{"received": %d, "rejected": %d, "other": %d}' % (facts, *odd)
 
 
 def _named(path: str) -> tuple[str, str | None, str | None]:

@@ -18,7 +18,7 @@ _FIGURES: Final = (
     "size", "limit", "ttl_seconds", "hits", "misses", "evictions", "expirations", "access_seconds",
 )  # fmt: skip
 _LINE: Final = re.compile(
-    rf'^hilo_cache_(\w+?)_({"|".join(_FIGURES)})(?:\{{bot="([^"]+)"\}})? (\S+)$',
+    rf'^hilo_cache_(\w+?)_({"|".join(_FIGURES)})(?:_total)?(?:\{{bot="([^"]+)"\}})? (\S+)$',
     re.ASCII | re.MULTILINE,
 )
 _NODE: Final = ""

@@ -13,6 +13,8 @@ from app.cli.output import safe, when
 from app.projections.presenting import veiled
 
 Fields = dict[str, object]
+_MOST_KEPT: Final = 500
+"""Bytes of what a webhook brought that are shown on a line; `--json` has all of it."""
 
 
 def worded(event_type: str, fields: Fields) -> str | None:
@@ -33,6 +35,15 @@ def _quoted(value: object, name: str) -> str:
 
 def _written(fields: Fields) -> str:
     return _quoted(fields["content"], "text") or "no text"
+
+
+def _kept(fields: Fields) -> str:
+    """Show what a webhook brought, as it came; its beginning, if it is long."""
+    body = fields["body"]
+    if not isinstance(body, bytes):
+        return veiled(body) or "nothing"
+    text = safe(body[:_MOST_KEPT].decode(errors="replace"))
+    return f"{text}…" if len(body) > _MOST_KEPT else text
 
 
 def _received(fields: Fields) -> str:
@@ -176,8 +187,8 @@ _WORDS: Final[dict[str, Callable[[Fields], str]]] = {
     "TurnRetried": lambda f: _operator(f, "made the turn due again"),
     "TurnDropped": lambda f: _operator(f, "closed the turn without an answer"),
     "ActivityRecorded": _active,
-    "OtherRecorded": lambda f: f"something else came ({f['kind']}): kept as it is",
-    "WebhookItemRejected": lambda f: f"could not be read ({f['reason']}): kept as it is",
+    "OtherRecorded": lambda f: f"something else came ({f['kind']}): {_kept(f)}",
+    "WebhookItemRejected": lambda f: f"could not be read ({f['reason']}): {_kept(f)}",
     "EarlyDelete": lambda _: "a message was taken back that had not arrived yet",
     "JobRequested": lambda f: f"{f['by']} asked for a run",
     "JobStarted": lambda f: f"{f['node']} begins, due {when(f['slot'])}{_attempt(f)}",

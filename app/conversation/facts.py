@@ -7,7 +7,7 @@ Times are integer microseconds (UTC); ids are the gateway's own strings.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
@@ -101,3 +101,15 @@ class Delivery(msgspec.Struct, frozen=True):
     gateway: Gateway
     channel: str
     facts: tuple[Fact, ...]
+
+
+class Odd(NamedTuple):
+    """How many facts of a delivery were recorded as something that no turn will look at."""
+
+    rejected: int
+    """Items that could not be read, or not be recorded as what they are."""
+    other: int
+    """Items that belong to no single person, or are of no known kind."""
+
+
+NOTHING_ODD: Final = Odd(0, 0)

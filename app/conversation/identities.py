@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import structlog
 
 from app.conversation.facts import Person
+from eventstore.errors import EventStoreError, LogUnavailable
 from eventstore.group_commit import GroupCommit
 from eventstore.keyring import Handle, Keyring
 from eventstore.types import StreamName
+
+_log = structlog.get_logger(__name__)
 
 
 def user_stream(pseudonym: str) -> StreamName:
@@ -23,8 +30,12 @@ class Identities:
         """Register unknown people through one thread, one transaction for all who wait."""
         self._keyring = keyring
         self._group: GroupCommit[tuple[Handle, ...], str] = GroupCommit(
-            keyring.register, name="hilo-keyring"
+            self._register, name="hilo-keyring"
         )
+        self.failing = False
+        """Whether the last attempt to register somebody failed: only the known are served."""
+        self.failures = 0
+        """How many could not be registered; whoever comes again is counted again."""
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="hilo-keys")
 
     async def pseudonym(self, person: Person) -> str:
@@ -34,6 +45,35 @@ class Identities:
         if known is not None and self._keyring.has_current_key(known):
             return known
         return await self._group.submit(handles)
+
+    @property
+    def busy_seconds(self) -> float:
+        """For how long those who are being registered have waited for the keyring."""
+        return self._group.busy_seconds
+
+    async def try_again(self) -> None:
+        """After a failure, find out whether the keyring can be written again."""
+        if self.failing:
+            loop = asyncio.get_running_loop()
+            with suppress(EventStoreError):
+                await loop.run_in_executor(self._reader, self._register, ())
+
+    def _register(self, requests: Sequence[tuple[Handle, ...]]) -> list[str]:
+        """Do what `Keyring.register` does, and note how that went."""
+        try:
+            pseudonyms = self._keyring.register(requests)
+        except Exception as error:
+            self.failures += len(requests)
+            if not self.failing:
+                self.failing = True
+                # An error of the store may be told whole: it never sees anything in clear.
+                told = str(error) if isinstance(error, LogUnavailable) else ""
+                _log.error("KEYS_UNAVAILABLE", error=type(error).__name__, told=told)
+            raise
+        if self.failing:
+            self.failing = False
+            _log.info("KEYS_BACK", failures=self.failures)
+        return pseudonyms
 
     def known(self, person: Person) -> str | None:
         """Return the pseudonym if memory has it; never waits."""

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Executor
 from itertools import islice
+from typing import Final, TypeVar
 
 import msgspec
 import structlog
@@ -25,11 +26,13 @@ from app.aggregates.user_state import UserState
 from app.conversation import refs
 from app.conversation.crash import CrashPoints
 from app.conversation.facts import (
+    NOTHING_ODD,
     DeleteFact,
     Delivery,
     EditFact,
     Fact,
     MessageFact,
+    Odd,
     OtherFact,
     PresenceFact,
     RejectedFact,
@@ -43,6 +46,7 @@ from eventstore.sealing import Sealed, Sealer
 from eventstore.store import LogReader
 from eventstore.types import IdempotencyKey, StreamName
 
+T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 _encode_json = msgspec.json.Encoder().encode
 
@@ -78,6 +82,12 @@ as the gateway does, and each time logged.
 """
 
 
+_ODD: Final[dict[type[Fact], Odd]] = {
+    RejectedFact: Odd(rejected=1, other=0),
+    OtherFact: Odd(rejected=0, other=1),
+}
+
+
 class Receiver:
     """Records what one bot's gateway says. Belongs to one event loop."""
 
@@ -110,19 +120,20 @@ class Receiver:
         self.counts: Counter[str] = Counter()
         """Facts by outcome, for metrics: a bounded set of names."""
 
-    async def __call__(self, delivery: Delivery) -> None:
-        """Return when every fact is durable. Raises `LogUnavailable` if the log cannot be written.
+    async def __call__(self, delivery: Delivery) -> Odd:
+        """Return when every fact is durable, and tell which of them were odd.
 
+        Raises `LogUnavailable` if the log cannot be written.
         After an error the gateway delivers the body again: what is recorded already is then a
         duplicate.
         """
         facts = delivery.facts
         if len(facts) == 1:
-            await self._take_one(delivery, 0, facts[0])
-            return
-        await _some_at_once(
+            return await self._take_one(delivery, 0, facts[0])
+        odd = await _some_at_once(
             self._take_one(delivery, index, fact) for index, fact in enumerate(facts)
         )
+        return Odd(sum(one.rejected for one in odd), sum(one.other for one in odd))
 
     def at_once(self, delivery: Delivery, done: Callable[[bool], None]) -> bool:
         """Take a delivery without a task, if it is what most are: one message of somebody known.
@@ -167,13 +178,15 @@ class Receiver:
         gateway = self._gateway.state(GATEWAY_STREAM)
         return gateway is not None and not is_early(gateway, ref)
 
-    async def _take_one(self, delivery: Delivery, index: int, fact: Fact) -> None:
+    async def _take_one(self, delivery: Delivery, index: int, fact: Fact) -> Odd:
         kind = type(fact).__name__
+        odd = _ODD.get(type(fact), NOTHING_ODD)  # a duplicate as much as the first
         try:
             try:
                 await self._take(delivery, index, fact)
             except HOPELESS as error:  # one bad item must not hold up its neighbours
                 _log.exception("WEBHOOK_ITEM_REJECTED", kind=kind)
+                odd = _ODD[RejectedFact]
                 await self._reject(
                     delivery, index, f"{kind}: {type(error).__name__}", _encode_json(fact)
                 )
@@ -185,6 +198,7 @@ class Receiver:
             _log.exception("WEBHOOK_ITEM_FAILED", kind=kind, error=type(error).__name__)
             msg = f"{kind} cannot be recorded now: {type(error).__name__}"
             raise LogUnavailable(msg) from error
+        return odd
 
     async def _take(self, delivery: Delivery, index: int, fact: Fact) -> None:
         match fact:
@@ -360,7 +374,6 @@ class Receiver:
             else self._body_key(delivery, index, fact.kind, fact.raw)
         )
         await self._other(delivery, fact.kind, fact.raw, key)
-        self.counts["other"] += 1
 
     async def _other(self, delivery: Delivery, kind: str, raw: bytes, key: IdempotencyKey) -> None:
         await self._ask_first(delivery, key)
@@ -368,6 +381,7 @@ class Receiver:
         await self._gateway.record(
             GATEWAY_STREAM, lambda gateway: gateway.record_other(kind=kind, body=body, key=key)
         )
+        self.counts["other"] += 1
 
     async def _reject(self, delivery: Delivery, index: int, reason: str, raw: bytes) -> None:
         key = self._body_key(delivery, index, "(rejected)", raw)
@@ -415,13 +429,16 @@ class Receiver:
         return None if event is None else event.stream
 
 
-async def _some_at_once(work: Iterable[Awaitable[None]]) -> None:
+async def _some_at_once(work: Iterable[Awaitable[T]]) -> list[T]:
     """Do all of it in its order, `AT_ONCE` together; raise the first error of those."""
     rest = iter(work)
+    results: list[T] = []
     while some := tuple(islice(rest, AT_ONCE)):
         for result in await asyncio.gather(*some, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
+            results.append(result)
+    return results
 
 
 def _content(fact: MessageFact) -> Content:

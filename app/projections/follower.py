@@ -213,8 +213,8 @@ class Follower:
         elif far:
             self._ask_bulk("catch-up", far)
         if moved:
-            waited = self._log.now() - self._engine.reached_at
-            self._visible_seconds = max(0, waited) / 1e6
+            if reached_at := self._engine.reached_at:  # else it was a rebuild, not a batch
+                self._visible_seconds = max(0, self._log.now() - reached_at) / 1e6
             self._note(self._views.standings())
         return moved
 

@@ -6,7 +6,8 @@ Whoever follows the log notes it here: a thread of this process, or one that hea
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -41,12 +42,33 @@ class Progress:
         self._changed = threading.Condition()
         self._report = NOTHING
         self._ended = False
+        self._unbuilt_since: float | None = None
+        self._listeners: list[Callable[[], None]] = []
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call `listener()` after each look, on the thread of whoever notes it."""
+        self._listeners.append(listener)
 
     def note(self, report: Report) -> None:
         """Take what is known now, and let those look who wait."""
         with self._changed:
             self._report = report
+            self._note_unbuilt()
             self._changed.notify_all()
+        for listener in self._listeners:
+            listener()
+
+    def _note_unbuilt(self) -> None:
+        if all(name in self._report.standings for name in self._models):
+            self._unbuilt_since = None
+        elif self._unbuilt_since is None:
+            self._unbuilt_since = time.monotonic()
+
+    @property
+    def unbuilt_seconds(self) -> float | None:
+        """For how long a model has had no tables at all; None if each has some."""
+        since = self._unbuilt_since
+        return None if since is None else time.monotonic() - since
 
     def end(self) -> None:
         """Say that nobody follows any more: who waits, waits in vain."""

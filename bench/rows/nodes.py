@@ -78,7 +78,7 @@ def lost_claims(plan: Plan) -> list[Row]:
     turns = plan.work(2 * TURNS, least=8)
     with databases() as server, _fleet(plan, server, 4) as fleet:
         fleet.rate(turns)
-        won, lost = fleet.count("hilo_claims_won"), fleet.count("hilo_claims_lost")
+        won, lost = fleet.count("hilo_claims_won_total"), fleet.count("hilo_claims_lost_total")
     return [
         limit(
             "claims",

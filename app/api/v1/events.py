@@ -125,7 +125,7 @@ async def list_events(  # noqa: PLR0913 - every filter is a parameter
     log = read.bot.log
     refuse_no_pseudonym(user)
     types = stored_types(read.bot.codec, type)
-    await read.reflected(lambda: log.head().position, min_position)
+    await read.reflected((), min_position)
 
     def asked() -> tuple[Position, Callable[[], EventPage]]:
         if user is not None:

@@ -287,12 +287,12 @@ async def _answer(
     min_position: int | None = None,
 ) -> Response:
     """Answer from the live views, or from those of the moment that is asked about."""
-    await read.reflected(lambda: read.reached(of), min_position)
+    await read.reflected(of, min_position)
     if as_of is None or as_of.strip() in {"", "now"}:
         found = await read.run(lambda: ask(read.bot.views))
         reached: Position | None = getattr(found, "position", None)
         if reached is None:
-            reached = await read.run(lambda: read.reached(of))
+            reached = await read.run(lambda: read.bot.reached(of))
         return await read.answer(reached, lambda: shown(found))
     position = await read.position(as_of)
     views = await read.past(position, of)

@@ -2,14 +2,16 @@
 
 An answer carries the position of the log that it reflects, in `position` and in its ETag: who asks
 again with `If-None-Match` gets 304 until it would be another answer, or none (`tags`).
-`min_position` waits for what the caller has just caused. What blocks runs on reader threads.
+`min_position` waits for what the caller has just caused: all who wait share one look, and too many
+get 503. What blocks runs on reader threads.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from typing import Annotated, Final, Protocol, TypeVar
 
 import msgspec
@@ -21,11 +23,12 @@ from app.api.problem import Problem, ProblemError
 from app.api.v1.tags import has_it, tag_of
 from app.asof import UnclearMoment
 from app.children import Piped
-from app.projections import MODELS, NotBuilt, Views
+from app.projections import MODELS, NotBuilt, OtherVersion, Views
 from app.projections.clients import ClientView
 from app.projections.pasts import PastFailed
 from app.projections.skipping import SkipLedger
 from app.times import iso
+from app.waiting import TooManyWait
 from eventstore.codec import Codec
 from eventstore.errors import CursorMismatch, CutInsideAppend, EventStoreError, NotYet
 from eventstore.keyring import Handle
@@ -37,7 +40,6 @@ T = TypeVar("T")
 WAIT_SECONDS: Final = 5.0
 """How long `min_position` is waited for."""
 
-_LOOK_SECONDS: Final = 0.02
 _BEYOND: Final = 2**62
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -104,6 +106,22 @@ class BotReads(Protocol):
     def rebuilding(self) -> bool:
         """Whether a rebuild that somebody asked for here is under way."""
 
+    def reached(self, of: tuple[str, ...]) -> Position:
+        """Return how far all of some read models are; of none: where the log ends.
+
+        A read model that is not built yet is at 0. May wait for a disk.
+        """
+
+    async def reaches(self, of: tuple[str, ...], position: int, seconds: float) -> bool:
+        """Wait until `reached` is a position; return False if it is not after so many seconds.
+
+        Raises `TooManyWait` or `EventStoreError`.
+        """
+
+    @property
+    def built_in(self) -> int:
+        """Seconds until read models that are not built may be: a guess."""
+
     async def past(self, position: Position, models: tuple[str, ...]) -> Views:
         """Return read models as of a position; they stay open for a while."""
 
@@ -145,23 +163,12 @@ class Read(msgspec.Struct):
     async def run(self, work: Callable[[], T]) -> T:
         """Do what may wait for a disk. Raises `ProblemError` for what the caller can mend."""
         loop = asyncio.get_running_loop()
-        try:
+        with self._explained():
             return await loop.run_in_executor(self.bot.readers, work)
-        except (UnclearMoment, CutInsideAppend) as error:
-            raise ProblemError(_unclear(str(error))) from None
-        except NotYet as error:
-            raise ProblemError(_not_yet(str(error))) from None
-        except NotBuilt as error:
-            raise ProblemError(_not_built(str(error)), headers={"retry-after": "5"}) from None
-        except CursorMismatch as error:
-            raise ProblemError(_changed(str(error))) from None
-        except EventStoreError as error:
-            raise ProblemError(_unavailable(error), headers={"retry-after": "5"}) from None
 
     async def position(self, as_of: str | None, min_position: int | None = None) -> Position:
         """Return the position that is asked about, waiting for `min_position` if need be."""
-        if min_position is not None:
-            await self._reach(lambda: self.bot.log.head().position, min_position)
+        await self.reflected((), min_position)
         return await self.run(lambda: asof.as_of(self.bot.log, as_of))
 
     async def past(self, position: Position, models: tuple[str, ...]) -> Views:
@@ -171,23 +178,37 @@ class Read(msgspec.Struct):
         except PastFailed as error:
             raise ProblemError(_not_built(str(error)), headers={"retry-after": "5"}) from None
 
-    async def reflected(self, position: Callable[[], Position], min_position: int | None) -> None:
-        """Wait until what `position` tells, the log or read models, reflects `min_position`."""
-        if min_position is not None:
-            await self._reach(position, min_position)
+    async def reflected(self, of: tuple[str, ...], min_position: int | None) -> None:
+        """Wait until all of some read models, or the log, are at `min_position`.
 
-    def reached(self, of: tuple[str, ...]) -> Position:
-        """Return how far all of these read models are: 0 while one of them is not built yet."""
-        known = self.bot.views.standings()
-        return min((known[name].cursor.position if name in known else Position(0)) for name in of)
-
-    async def _reach(self, position: Callable[[], Position], wanted: int) -> None:
-        deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
-        while await self.run(position) < wanted:
-            if asyncio.get_running_loop().time() > deadline:
-                msg = f"position {wanted} is not reflected yet"
+        Raises `ProblemError` if they are not in `WAIT_SECONDS`, and if too many wait already.
+        """
+        if min_position is None or await self.run(lambda: self.bot.reached(of)) >= min_position:
+            return
+        with self._explained():
+            if not await self.bot.reaches(of, min_position, WAIT_SECONDS):
+                msg = f"position {min_position} is not reflected yet"
                 raise ProblemError(_not_yet(msg), headers={"retry-after": "1"})
-            await asyncio.sleep(_LOOK_SECONDS)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Raise `ProblemError` for what the caller can mend, or has to wait for."""
+        try:
+            yield
+        except (UnclearMoment, CutInsideAppend) as error:
+            raise ProblemError(_unclear(str(error))) from None
+        except NotYet as error:
+            raise ProblemError(_not_yet(str(error))) from None
+        except TooManyWait:
+            raise ProblemError(_TOO_MANY_WAIT, headers={"retry-after": "1"}) from None
+        except (NotBuilt, OtherVersion) as error:
+            seconds = self.bot.built_in
+            later = {"retry-after": str(seconds)}
+            raise ProblemError(_being_built(error, seconds), headers=later) from None
+        except CursorMismatch as error:
+            raise ProblemError(_changed(str(error))) from None
+        except EventStoreError as error:
+            raise ProblemError(_unavailable(error), headers={"retry-after": "5"}) from None
 
     async def answer(self, position: Position, make: Callable[[], object]) -> Response:
         """Answer with what `make` returns, or 304 if the caller has just that already.
@@ -286,12 +307,28 @@ def _not_yet(detail: str) -> Problem:
     )
 
 
+_TOO_MANY_WAIT: Final = Problem(
+    type="/problems/too-many-waiting",
+    title="Too many wait for a position",
+    status=503,
+    detail="Try again after Retry-After seconds, or without min_position.",
+)
+
+
 def _not_built(detail: str) -> Problem:
     return Problem(
         type="/problems/not-built",
         title="The read model is not built yet",
         status=503,
         detail=detail,
+    )
+
+
+def _being_built(error: NotBuilt | OtherVersion, seconds: int) -> Problem:
+    of = "the log, anew for this release" if isinstance(error, OtherVersion) else "the log"
+    return _not_built(
+        f"The read models are being built from {of}: try again in {seconds} s. Webhooks are taken "
+        "and /v1/events is served meanwhile; GET /v1/projections tells how far they are."
     )
 
 

@@ -152,7 +152,7 @@ async def list_users(  # noqa: PLR0913 - every filter is a parameter
     (`HILO_ACTIVITY_SECONDS`) after the last event. `live` has those of the log up to `position`.
     """
     read = read_for(request, caller, bot)
-    await read.reflected(lambda: read.reached(_LISTED), min_position)
+    await read.reflected(_LISTED, min_position)
     views = read.bot.views
     if as_of is not None and as_of.strip() not in {"", "now"}:
         views = await read.past(await read.position(as_of), _LISTED)

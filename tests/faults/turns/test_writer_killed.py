@@ -39,7 +39,7 @@ async def restarts(server: Server) -> float:
     """What the server's metrics say."""
     async with httpx2.AsyncClient(base_url=server.url, timeout=10) as client:
         lines = (await client.get("/metrics")).text.splitlines()
-    [number] = [line for line in lines if line.startswith("hilo_log_writer_restarts")]
+    [number] = [line for line in lines if line.startswith("hilo_log_writer_restarts_total")]
     return float(number.split()[-1])
 
 

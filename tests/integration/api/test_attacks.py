@@ -160,7 +160,7 @@ async def test_a_key_that_asks_too_often_is_told_when_to_come_again(stage: Stage
         assert answers[2].headers["content-type"] == "application/problem+json"
         assert 1 <= int(answers[2].headers["retry-after"]) <= 2
         assert (await client.get("/v1/bots", headers=other)).status_code == 200
-        assert "hilo_refused_too_often 1.0" in (await client.get("/metrics")).text
+        assert "hilo_refused_too_often_total 1.0" in (await client.get("/metrics")).text
 
 
 async def test_a_slash_too_many_leads_nobody_anywhere(

@@ -10,7 +10,8 @@ from fastapi.routing import APIRoute
 from app import access
 from app.aggregates.access import ROLES, Role
 from app.api.callers import RIGHTS, Gate, rights_of
-from app.api.server import Numbers, Readiness, create_app
+from app.api.metrics import Numbers
+from app.api.server import Readiness, create_app
 from tests.integration.api.conftest import Client
 from tests.integration.cli.house import ANA, House
 from tests.integration.turns.stage import Stage
@@ -140,8 +141,8 @@ async def test_refusals_are_counted_and_uses_recorded(
     assert (await local.get("/v1/bots")).status_code == 401
     assert (await local.get("/v1/bots", headers=headers)).status_code == 403
     numbers = (await local.get("/metrics")).text
-    assert "hilo_refused_no_key 1.0" in numbers
-    assert "hilo_refused_no_right 1.0" in numbers
+    assert "hilo_refused_no_key_total 1.0" in numbers
+    assert "hilo_refused_no_right_total 1.0" in numbers
     (found,) = access.keys(stage.settings())
     assert found.used_at is not None
 

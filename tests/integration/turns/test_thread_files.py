@@ -34,7 +34,7 @@ async def test_the_file_follows_the_chats_and_goes_when_it_is_not_wanted_any_mor
     await stage.until(knows_ana)
     assert json.loads(file.read_text("utf-8"))[ANA]["threadId"].startswith("conv_")
     await stage.until(lambda: stage.bot.numbers()["thread_files_people"] == 1)
-    assert await metric(stage, "failures") == 0
+    assert await metric(stage, "failures_total") == 0
     await stage.settled()
     await stage.stop_bot()
     assert knows_ana()

@@ -122,7 +122,7 @@ async def test_a_body_that_does_not_end_is_given_up_and_nothing_is_taken_of_it(
     assert await is_served(opened, 1)
     async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{opened.port}") as client:
         shown = (await client.get("/metrics")).text
-    assert "hilo_connections_given_up_body 3.0" in shown
+    assert "hilo_connections_given_up_body_total 3.0" in shown
 
 
 async def test_a_client_waits_for_a_slow_server_as_long_as_it_takes(

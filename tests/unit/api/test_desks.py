@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from app.api.desks import Desk, Desks
+from app.api.desks import Desk, Desks, Take
 from app.api.ingress import WebhookIngress
-from app.conversation.facts import Delivery
+from app.conversation.facts import NOTHING_ODD, Delivery, Odd
 from tests.unit.api.asgi import Answer, ask
 from tests.unit.api.bodies import CHANNEL, body, message
 
@@ -32,9 +32,10 @@ class Doors:
         desks = Desks(seats, header=HEADER)
         self.ingress = WebhookIngress(nothing, desks, count=self.outcomes.append)
 
-    def _taker(self, bot: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        async def take(_: Delivery) -> None:
+    def _taker(self, bot: str) -> Take:
+        async def take(_: Delivery) -> Odd:
             self.taken.append(bot)
+            return NOTHING_ODD
 
         return take
 

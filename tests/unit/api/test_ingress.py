@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from app.api.desks import Desk, Desks, Take
 from app.api.ingress import WebhookIngress
-from app.conversation.facts import Delivery, EditFact, OtherFact
+from app.conversation.facts import NOTHING_ODD, Delivery, EditFact, Odd, OtherFact
 from eventstore.errors import LogUnavailable, OutcomeUnknown, QueueFull
 from tests.unit.api.asgi import Answer, Exchange, ask
 from tests.unit.api.bodies import CHANNEL, PHONE, body, message
@@ -32,11 +32,13 @@ class Door:
         secrets: tuple[str, ...] = SECRETS,
         loopback: bool = False,
         error: Exception | None = None,
+        odd: Odd = NOTHING_ODD,
     ) -> None:
         self.deliveries: list[Delivery] = []
         self.outcomes: list[str] = []
         self.passed: list[str] = []
         self._error = error
+        self._odd = odd
         self.ingress = WebhookIngress(
             self._app,
             Desks(
@@ -55,10 +57,11 @@ class Door:
             await send({**start, "headers": [(b"content-length", b"0")]})
             await send({"type": "http.response.body", "body": b""})
 
-    async def _take(self, delivery: Delivery) -> None:
+    async def _take(self, delivery: Delivery) -> Odd:
         if self._error is not None:
             raise self._error
         self.deliveries.append(delivery)
+        return self._odd
 
     async def ask(self, *args: object, **options: object) -> Answer:
         options.setdefault("headers", GOOD)
@@ -91,11 +94,20 @@ async def test_a_webhook_is_acknowledged_with_the_number_of_its_facts() -> None:
     assert door.outcomes == ["received"]
 
 
+@pytest.mark.parametrize("odd", [Odd(1, 0), Odd(0, 2), Odd(2_000, 2_000)])
+async def test_whoever_sends_what_no_turn_will_look_at_is_told_so(odd: Odd) -> None:
+    answer = await Door(odd=odd).ask(HELLO)
+    assert answer.status == 200
+    assert answer.json == {"received": 1, "rejected": odd.rejected, "other": odd.other}
+    assert int(answer.headers["content-length"]) == len(answer.body)
+
+
 async def test_nothing_is_acknowledged_before_it_is_durable() -> None:
     durable = asyncio.Event()
 
-    async def take(_: Delivery) -> None:
+    async def take(_: Delivery) -> Odd:
         await durable.wait()
+        return NOTHING_ODD
 
     door = Door()
     ingress = WebhookIngress(door.ingress, desks(take))
@@ -313,8 +325,9 @@ async def test_an_unexpected_error_is_logged_by_type_and_place_and_never_by_its_
 
 
 async def test_a_cancelled_request_is_not_answered() -> None:
-    async def take(_: Delivery) -> None:
+    async def take(_: Delivery) -> Odd:
         await asyncio.Event().wait()
+        return NOTHING_ODD
 
     ingress = WebhookIngress(Door().ingress, desks(take))
     exchange = Exchange(HELLO, headers=GOOD)

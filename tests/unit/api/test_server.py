@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from app.api.callers import Gate
-from app.api.server import BotReadiness, Numbers, Readiness, Status, create_app
+from app.api.metrics import Numbers
+from app.api.server import BotReadiness, Readiness, Status, create_app
 from tests.unit.api.asgi import Answer, ask
 from tests.unit.api.no_keys import NoKeys
 
@@ -13,8 +14,11 @@ HERE = {"host": "127.0.0.1:3010"}
 """Somebody on this machine; without it, a name of somewhere else may have led here."""
 
 
-async def get(path: str, method: str = "GET", reason: str = "", **headers: str) -> Answer:
+async def get(
+    path: str, method: str = "GET", reason: str = "", amiss: str = "", **headers: str
+) -> Answer:
     status: Status = "not ready" if reason else "ready"
+    reason = reason or amiss
     bot = BotReadiness(bot="sales", status=status, position=7, reason=reason)
     state = Readiness(status=status, position=7, waiting=0, reason=reason, bots=[bot])
     app = create_app(
@@ -50,6 +54,13 @@ async def test_a_log_that_cannot_be_written_is_not_ready() -> None:
     assert answer.status == 503
     assert answer.json["position"] == 7
     assert answer.json["bots"][0]["reason"] == "the log cannot be written"
+
+
+async def test_what_does_not_go_well_is_told_to_those_who_may_know_it() -> None:
+    told = await get("/readyz", amiss="no key can be made", **HERE)
+    assert (told.status, told.json["status"]) == (200, "ready")
+    assert told.json["bots"][0]["reason"] == "no key can be made"
+    assert (await get("/readyz", amiss="no key can be made")).json == {"status": "ready"}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from app.aggregates import events as e
 from app.aggregates.catalogue import EVENT_CLASSES
 from app.cli.recorded import Presenter
+from app.cli.wording import worded
 from eventstore.codec import Codec, Event
 from eventstore.types import AppendId, Epoch, Micros, Position, Recorded, StreamName, Version
 from tests.golden import samples
@@ -82,6 +83,21 @@ def test_a_message_reads_as_a_person_would_tell_it(kind: str, words: str) -> Non
     told = Presenter(CODEC, Epoch(1)).as_words
     assert told(recorded(live)) == words
     assert told(recorded(old)) == f"imported of {WHEN}: {words}"
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        (b'{"id": "x\xff\n"}', '{"id": "x\ufffd "}'),
+        (b"9" * 600, "9" * 500 + "…"),
+        ({"sealed": "…"}, "«sealed»"),
+    ],
+)
+def test_what_could_not_be_read_is_shown_as_it_came_to_those_who_open_it(
+    body: object, shown: str
+) -> None:
+    words = worded("WebhookItemRejected", {"reason": "messages: no chat_id", "body": body})
+    assert words == f"could not be read (messages: no chat_id): {shown}"
 
 
 @pytest.mark.parametrize("event", EVENTS.values(), ids=EVENTS)

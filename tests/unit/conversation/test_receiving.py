@@ -14,11 +14,13 @@ from structlog.testing import capture_logs
 from app.aggregates.user_state import UserState
 from app.bot import Bot
 from app.conversation.facts import (
+    NOTHING_ODD,
     DeleteFact,
     Delivery,
     EditFact,
     Fact,
     MessageFact,
+    Odd,
     OtherFact,
     Person,
     PresenceFact,
@@ -67,9 +69,9 @@ async def bot(tmp_path: Path) -> AsyncIterator[Bot]:
     await bot.close()
 
 
-async def take(bot: Bot, *facts: Fact) -> None:
-    """Deliver one webhook."""
-    await bot.receiver(Delivery(gateway="whapi", channel="", facts=facts))
+async def take(bot: Bot, *facts: Fact) -> Odd:
+    """Deliver one webhook; return what of it was odd."""
+    return await bot.receiver(Delivery(gateway="whapi", channel="", facts=facts))
 
 
 async def ana(bot: Bot) -> UserState:
@@ -226,9 +228,20 @@ async def test_what_an_item_does_each_time_it_comes_rejects_it_once(
 
     monkeypatch.setattr(bot.receiver, "_take_message", fail)
     for _ in range(2):
-        await take(bot, message())
+        assert await take(bot, message()) == Odd(rejected=1, other=0)
     assert types(bot) == ["WebhookItemRejected"]
     assert bot.receiver.counts == {"rejected": 1, "duplicate": 1}
+
+
+async def test_what_no_turn_will_look_at_is_told_and_counted_among_what_it_will(bot: Bot) -> None:
+    assert await take(bot, message()) == NOTHING_ODD
+    facts = (message("m2"), OtherFact(kind="x.post", raw=b"1"), RejectedFact("unreadable", b"1"))
+    for _ in range(2):  # delivered again, they are no less odd
+        assert await take(bot, *facts) == Odd(rejected=1, other=1)
+    # A status of what was sent before the bot came is usual; it is kept and counted.
+    unknown = StatusFact(id="unknown", status="read", person=None, at=1)
+    assert await take(bot, unknown) == NOTHING_ODD
+    assert bot.receiver.counts["other"] == types(bot).count("OtherRecorded") == 2
 
 
 async def test_a_body_delivered_again_adds_nothing_even_of_what_has_no_id(bot: Bot) -> None:
