@@ -19,13 +19,13 @@ from app.api.callers import Caller, needs
 from app.api.problem import ProblemError
 from app.api.v1.paging import Question, found, stored_types
 from app.api.v1.people import OfUser, refuse_no_pseudonym, stream_of
+from app.api.v1.problems import no_such
 from app.api.v1.reading import (
     MOMENT,
     AsOf,
     BotName,
     MinPosition,
     Read,
-    no_such,
     opened_cursor,
     page_cursor,
     read_for,

@@ -16,7 +16,8 @@ from app.api.problem import Problem, ProblemError
 from app.api.v1.events import Types
 from app.api.v1.paging import stored_types
 from app.api.v1.people import OfUser, refuse_no_pseudonym, stream_of
-from app.api.v1.reading import MOMENT, AsOf, BotName, Read, no_such, no_such_model, read_for
+from app.api.v1.problems import no_such, no_such_model
+from app.api.v1.reading import MOMENT, AsOf, BotName, Read, read_for
 from app.api.v1.showing import PROBLEMS
 from app.children import ChildFailed, Piped
 from app.exports import Format, table_of

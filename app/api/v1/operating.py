@@ -15,7 +15,8 @@ from pydantic import BaseModel, Field
 
 from app.api.callers import Caller, needs
 from app.api.problem import Problem, ProblemError
-from app.api.v1.reading import BotName, Read, no_such_model, read_for
+from app.api.v1.problems import no_such_model
+from app.api.v1.reading import BotName, Read, read_for
 from app.api.v1.showing import answers, problem
 from app.projections import MODELS, NotThatState, ReadModel, Standing, UnknownModel, Views, named
 from app.projections import operating as models

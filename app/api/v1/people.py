@@ -12,7 +12,8 @@ from typing import Annotated, Final
 from fastapi import Query
 
 from app.api.problem import Invalid, Problem, ProblemError
-from app.api.v1.reading import no_such, user_stream
+from app.api.v1.problems import no_such
+from app.api.v1.reading import user_stream
 from eventstore.store import LogReader
 from eventstore.types import PSEUDONYM, StreamName
 

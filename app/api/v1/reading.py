@@ -19,22 +19,34 @@ from fastapi import Query, Request, Response
 
 from app import asof
 from app.api.callers import Caller
-from app.api.problem import Problem, ProblemError
+from app.api.problem import ProblemError
+from app.api.v1.problems import (
+    TOO_MANY_WAIT,
+    bad_cursor,
+    being_built,
+    changed,
+    no_bot,
+    not_built,
+    not_yet,
+    other_bot,
+    unavailable,
+    unclear,
+    which_bot,
+)
 from app.api.v1.tags import has_it, tag_of
 from app.asof import UnclearMoment
 from app.children import Piped
-from app.projections import MODELS, NotBuilt, OtherVersion, Views
+from app.projections import NotBuilt, OtherVersion, Views
 from app.projections.clients import ClientView
 from app.projections.pasts import PastFailed
 from app.projections.skipping import SkipLedger
-from app.times import iso
 from app.waiting import TooManyWait
 from eventstore.codec import Codec
 from eventstore.errors import CursorMismatch, CutInsideAppend, EventStoreError, NotYet
 from eventstore.keyring import Handle
 from eventstore.sealing import Sealer
 from eventstore.store import LogReader
-from eventstore.types import Cursor, Position, Recorded, StreamName
+from eventstore.types import Cursor, Position, StreamName
 
 T = TypeVar("T")
 WAIT_SECONDS: Final = 5.0
@@ -176,7 +188,7 @@ class Read(msgspec.Struct):
         try:
             return await self.bot.past(position, models)
         except PastFailed as error:
-            raise ProblemError(_not_built(str(error)), headers={"retry-after": "5"}) from None
+            raise ProblemError(not_built(str(error)), headers={"retry-after": "5"}) from None
 
     async def reflected(self, of: tuple[str, ...], min_position: int | None) -> None:
         """Wait until all of some read models, or the log, are at `min_position`.
@@ -188,7 +200,7 @@ class Read(msgspec.Struct):
         with self._explained():
             if not await self.bot.reaches(of, min_position, WAIT_SECONDS):
                 msg = f"position {min_position} is not reflected yet"
-                raise ProblemError(_not_yet(msg), headers={"retry-after": "1"})
+                raise ProblemError(not_yet(msg), headers={"retry-after": "1"})
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -196,19 +208,19 @@ class Read(msgspec.Struct):
         try:
             yield
         except (UnclearMoment, CutInsideAppend) as error:
-            raise ProblemError(_unclear(str(error))) from None
+            raise ProblemError(unclear(str(error))) from None
         except NotYet as error:
-            raise ProblemError(_not_yet(str(error))) from None
+            raise ProblemError(not_yet(str(error))) from None
         except TooManyWait:
-            raise ProblemError(_TOO_MANY_WAIT, headers={"retry-after": "1"}) from None
+            raise ProblemError(TOO_MANY_WAIT, headers={"retry-after": "1"}) from None
         except (NotBuilt, OtherVersion) as error:
             seconds = self.bot.built_in
             later = {"retry-after": str(seconds)}
-            raise ProblemError(_being_built(error, seconds), headers=later) from None
+            raise ProblemError(being_built(error, seconds), headers=later) from None
         except CursorMismatch as error:
-            raise ProblemError(_changed(str(error))) from None
+            raise ProblemError(changed(str(error))) from None
         except EventStoreError as error:
-            raise ProblemError(_unavailable(error), headers={"retry-after": "5"}) from None
+            raise ProblemError(unavailable(error), headers={"retry-after": "5"}) from None
 
     async def answer(self, position: Position, make: Callable[[], object]) -> Response:
         """Answer with what `make` returns, or 304 if the caller has just that already.
@@ -253,11 +265,11 @@ def read_for(request: Request, caller: Caller, bot: str) -> Read:
     bots: dict[str, BotReads] = request.app.state.bots()
     wanted = bot or caller.bot or (next(iter(bots)) if len(bots) == 1 else "")
     if not wanted:
-        raise ProblemError(_which_bot(sorted(bots)))
+        raise ProblemError(which_bot(sorted(bots)))
     if caller.bot and caller.bot != wanted:
-        raise ProblemError(_other_bot())
+        raise ProblemError(other_bot())
     if wanted not in bots:
-        raise ProblemError(_no_bot())
+        raise ProblemError(no_bot())
     return Read(request, bots[wanted], caller)
 
 
@@ -283,132 +295,10 @@ def opened_cursor(text: str, question: bytes, log: LogReader) -> Position:
             bytes.fromhex(text), type=tuple[int, int, bytes, bytes]
         )
     except (ValueError, msgspec.MsgspecError):
-        raise ProblemError(_bad_cursor("it is not a cursor of this API")) from None
+        raise ProblemError(bad_cursor("it is not a cursor of this API")) from None
     if not 0 <= position < _BEYOND:
-        raise ProblemError(_bad_cursor("it is not a cursor of this API"))
+        raise ProblemError(bad_cursor("it is not a cursor of this API"))
     if of != question:
-        raise ProblemError(_bad_cursor("it belongs to a question with other filters"))
+        raise ProblemError(bad_cursor("it belongs to a question with other filters"))
     log.verify_cursor(Cursor(epoch, position, leaf))  # type: ignore[arg-type]
     return Position(position)
-
-
-def _unclear(detail: str) -> Problem:
-    return Problem(
-        type="/problems/unclear-moment",
-        title="This moment cannot be understood",
-        status=422,
-        detail=detail,
-    )
-
-
-def _not_yet(detail: str) -> Problem:
-    return Problem(
-        type="/problems/not-yet", title="The log is not there yet", status=409, detail=detail
-    )
-
-
-_TOO_MANY_WAIT: Final = Problem(
-    type="/problems/too-many-waiting",
-    title="Too many wait for a position",
-    status=503,
-    detail="Try again after Retry-After seconds, or without min_position.",
-)
-
-
-def _not_built(detail: str) -> Problem:
-    return Problem(
-        type="/problems/not-built",
-        title="The read model is not built yet",
-        status=503,
-        detail=detail,
-    )
-
-
-def _being_built(error: NotBuilt | OtherVersion, seconds: int) -> Problem:
-    of = "the log, anew for this release" if isinstance(error, OtherVersion) else "the log"
-    return _not_built(
-        f"The read models are being built from {of}: try again in {seconds} s. Webhooks are taken "
-        "and /v1/events is served meanwhile; GET /v1/projections tells how far they are."
-    )
-
-
-def _changed(detail: str) -> Problem:
-    return Problem(
-        type="/problems/log-changed",
-        title="The log under this cursor is another one now",
-        status=410,
-        detail=f"{detail}. Start again without a cursor.",
-    )
-
-
-def _unavailable(error: EventStoreError) -> Problem:
-    return Problem(
-        type="/problems/log-unavailable",
-        title="The log cannot be read now",
-        status=503,
-        detail=f"{type(error).__name__}: try again after Retry-After seconds.",
-    )
-
-
-def _which_bot(bots: list[str]) -> Problem:
-    detail = f"Say which with ?bot=: there are {', '.join(bots)}." if bots else "None is open."
-    return Problem(
-        type="/problems/which-bot", title="Which bot is meant?", status=422, detail=detail
-    )
-
-
-def _other_bot() -> Problem:
-    return Problem(
-        type="/problems/no-right",
-        title="This key is for another bot",
-        status=403,
-        detail="Leave ?bot= out, or use a key of that bot.",
-    )
-
-
-def _no_bot() -> Problem:
-    return Problem(
-        type="/problems/no-such-bot",
-        title="There is no such bot here",
-        status=404,
-        detail="GET /v1/bots lists them.",
-    )
-
-
-def no_such(what: str) -> Problem:
-    """Return the 404 of something that is not there."""
-    return Problem(
-        type="/problems/not-found",
-        title=f"There is no such {what}",
-        status=404,
-        detail="It is not there as of this moment of the log.",
-    )
-
-
-def no_such_model() -> Problem:
-    """Return the 404 of what is no read model; it names those that there are."""
-    return Problem(
-        type="/problems/not-found",
-        title="There is no such read model",
-        status=404,
-        detail=f"There are: {', '.join(sorted(model.name for model in MODELS))}.",
-    )
-
-
-def not_known_yet(what: str, first: Recorded) -> Problem:
-    """Return the 404 of something that was not there yet; `first` is its first event."""
-    return Problem(
-        type="/problems/not-found",
-        title=f"There was no such {what} yet",
-        status=404,
-        detail=f"It is known since {iso(first.recorded_at)}, position {first.position}.",
-    )
-
-
-def _bad_cursor(detail: str) -> Problem:
-    return Problem(
-        type="/problems/bad-cursor",
-        title="This cursor leads nowhere",
-        status=404,
-        detail=f"{detail}. Use `next` of the page before, with the same filters.",
-    )

@@ -14,15 +14,8 @@ from app.api.callers import Caller, needs
 from app.api.problem import Problem, ProblemError
 from app.api.v1.events import presenter
 from app.api.v1.people import no_such_user
-from app.api.v1.reading import (
-    AsOf,
-    BotName,
-    MinPosition,
-    Read,
-    not_known_yet,
-    read_for,
-    user_stream,
-)
+from app.api.v1.problems import not_known_yet
+from app.api.v1.reading import AsOf, BotName, MinPosition, Read, read_for, user_stream
 from app.api.v1.showing import answers, shown
 from app.projections import clients
 from app.projections.presenting import plain
