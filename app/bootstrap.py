@@ -26,10 +26,11 @@ from app.conversation.delivering import Delivering
 from app.conversation.dispatcher import Dispatcher
 from app.conversation.identities import Identities
 from app.conversation.kinds import GATEWAYS, JOBS, USERS
+from app.conversation.leftovers import BOT
 from app.conversation.nodes import Nodes, node_name
 from app.conversation.policy import TurnPolicy
 from app.conversation.profiles import Profiles
-from app.conversation.receiving import BOT, Receiver
+from app.conversation.receiving import Receiver
 from app.conversation.recovery import Recovery
 from app.conversation.repository import Repository
 from app.conversation.slots import Slots

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Executor
 from itertools import islice
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -39,6 +38,7 @@ from app.conversation.facts import (
     StatusFact,
 )
 from app.conversation.identities import Identities, user_stream
+from app.conversation.leftovers import ODD, Leftovers
 from app.conversation.repository import Repository, Settled
 from eventstore.errors import AppendRejected, DuplicateKey, LogUnavailable, OutcomeUnknown
 from eventstore.keyring import Keyring
@@ -50,7 +50,6 @@ T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 _encode_json = msgspec.json.Encoder().encode
 
-BOT = "bot"
 TYPING = frozenset({"typing", "recording"})
 
 AT_ONCE = 100
@@ -61,9 +60,6 @@ FEW = 10
 
 Among more, on one stream, each that is refused would have those after it decided again, so the
 log is asked before."""
-
-MAX_REJECTED_BYTES = 1024 * 1024
-"""Of an item that is rejected, this much is kept: it may be rejected for its size."""
 
 HOPELESS = (
     ValueError,  # with it UnicodeError and msgspec's errors: a text that cannot be encoded
@@ -80,12 +76,6 @@ its backup is restored, a thread that is gone: acknowledging would lose the mess
 delivering it again costs a request. So would a bug of another type; it is tried again for as long
 as the gateway does, and each time logged.
 """
-
-
-_ODD: Final[dict[type[Fact], Odd]] = {
-    RejectedFact: Odd(rejected=1, other=0),
-    OtherFact: Odd(rejected=0, other=1),
-}
 
 
 class Receiver:
@@ -119,6 +109,9 @@ class Receiver:
         self._crash = crash
         self.counts: Counter[str] = Counter()
         """Facts by outcome, for metrics: a bounded set of names."""
+        self._leftovers = Leftovers(
+            gateway, identities, sealer, keyring.fingerprint, channel, self._ask_first, self.counts
+        )
 
     async def __call__(self, delivery: Delivery) -> Odd:
         """Return when every fact is durable, and tell which of them were odd.
@@ -180,16 +173,15 @@ class Receiver:
 
     async def _take_one(self, delivery: Delivery, index: int, fact: Fact) -> Odd:
         kind = type(fact).__name__
-        odd = _ODD.get(type(fact), NOTHING_ODD)  # a duplicate as much as the first
+        odd = ODD.get(type(fact), NOTHING_ODD)  # a duplicate as much as the first
         try:
             try:
                 await self._take(delivery, index, fact)
             except HOPELESS as error:  # one bad item must not hold up its neighbours
                 _log.exception("WEBHOOK_ITEM_REJECTED", kind=kind)
-                odd = _ODD[RejectedFact]
-                await self._reject(
-                    delivery, index, f"{kind}: {type(error).__name__}", _encode_json(fact)
-                )
+                odd = ODD[RejectedFact]
+                rejected = RejectedFact(f"{kind}: {type(error).__name__}", _encode_json(fact))
+                await self._leftovers.reject(delivery, index, rejected)
         except DuplicateKey:
             self.counts["duplicate"] += 1
         except (LogUnavailable, OutcomeUnknown):
@@ -213,9 +205,9 @@ class Receiver:
             case DeleteFact():
                 await self._take_delete(delivery, fact)
             case OtherFact():
-                await self._take_other(delivery, index, fact)
+                await self._leftovers.keep(delivery, index, fact)
             case RejectedFact():
-                await self._reject(delivery, index, fact.reason, fact.raw)
+                await self._leftovers.reject(delivery, index, fact)
 
     # -- messages --------------------------------------------------------------------------------
 
@@ -337,8 +329,8 @@ class Receiver:
         else:
             found = await self._find(ref)
             if found is None:
-                kind, raw = "statuses.unknown_message", _encode_json(fact)
-                await self._other(delivery, kind, raw, self._body_key(delivery, index, kind, raw))
+                lost = OtherFact("statuses.unknown_message", _encode_json(fact))
+                await self._leftovers.keep(delivery, index, lost)
                 return
             stream = found
         key = self._fingerprint("status", delivery.gateway, self._channel, fact.id, fact.status)
@@ -364,47 +356,6 @@ class Receiver:
         await self._users.record(
             user_stream(pseudonym), lambda user: user.observe_typing(presence, now=now)
         )
-
-    # -- what belongs to no single person ---------------------------------------------------------
-
-    async def _take_other(self, delivery: Delivery, index: int, fact: OtherFact) -> None:
-        key = (
-            self._fingerprint("other", delivery.gateway, self._channel, fact.kind, fact.id)
-            if fact.id
-            else self._body_key(delivery, index, fact.kind, fact.raw)
-        )
-        await self._other(delivery, fact.kind, fact.raw, key)
-
-    async def _other(self, delivery: Delivery, kind: str, raw: bytes, key: IdempotencyKey) -> None:
-        await self._ask_first(delivery, key)
-        body = await self._seal_body(raw)
-        await self._gateway.record(
-            GATEWAY_STREAM, lambda gateway: gateway.record_other(kind=kind, body=body, key=key)
-        )
-        self.counts["other"] += 1
-
-    async def _reject(self, delivery: Delivery, index: int, reason: str, raw: bytes) -> None:
-        key = self._body_key(delivery, index, "(rejected)", raw)
-        await self._ask_first(delivery, key)
-        body = await self._seal_body(raw[:MAX_REJECTED_BYTES])
-        await self._gateway.record(
-            GATEWAY_STREAM, lambda gateway: gateway.reject_item(reason=reason, body=body, key=key)
-        )
-        self.counts["rejected"] += 1
-
-    async def _seal_body(self, raw: bytes) -> Sealed[bytes]:
-        await self._identities.key_at_hand(BOT)
-        return self._sealer.seal(BOT, GATEWAY_STREAM, "body", raw)
-
-    def _body_key(self, delivery: Delivery, index: int, kind: str, raw: bytes) -> IdempotencyKey:
-        """Return the key of what has no id: its bytes, and its place in the body.
-
-        Messages never have such a key: "ok" said twice is two messages. What comes here is read
-        by nobody and answered by nobody, so that the same bytes again are taken for the same
-        webhook, delivered again, and do not fill the log.
-        """
-        digest = hashlib.blake2b(raw, digest_size=32).hexdigest()
-        return self._fingerprint("body", delivery.gateway, self._channel, str(index), kind, digest)
 
     # -- small parts ------------------------------------------------------------------------------
 

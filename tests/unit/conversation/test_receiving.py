@@ -28,7 +28,8 @@ from app.conversation.facts import (
     StatusFact,
 )
 from app.conversation.identities import user_stream
-from app.conversation.receiving import AT_ONCE, BOT
+from app.conversation.leftovers import BOT
+from app.conversation.receiving import AT_ONCE
 from app.outside import Outside, open_outside
 from app.settings import load
 from eventstore.errors import AppendRejected, KeyMissing, LogUnavailable
