@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from app.cli.failures import CannotReach
-from app.derived import is_damaged
+from app.derived import is_damaged, is_refused
 from app.projections import MODELS, THREAD_MAP, TOKEN_TOTALS, NotBuilt, Standing, Views
 from app.projections.queries import ModelStatus, models
 
@@ -52,7 +52,7 @@ class LookedAt(Views):
 
 @contextmanager
 def views_of(here: Installation) -> Iterator[Views]:
-    """Give a bot's read models as they are. Raises `CannotReach` if their file is damaged."""
+    """Give a bot's read models as they are. Raises `CannotReach` if their file cannot be used."""
     try:
         views = LookedAt(here.views_path)
         try:
@@ -60,6 +60,9 @@ def views_of(here: Installation) -> Iterator[Views]:
         finally:
             views.close()
     except sqlite3.DatabaseError as error:
+        if is_refused(error):
+            msg = f"{here.views_path} cannot be used ({error}): let this user read and write it"
+            raise CannotReach(msg) from error
         if not is_damaged(error):
             raise
         msg = (
