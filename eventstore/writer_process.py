@@ -36,7 +36,15 @@ from eventstore.store import Beat
 from eventstore.types import Append, Appended, AppendId, Snapshot
 from eventstore.writer import LogWriter, Request
 from eventstore.writer_spawn import spawn
-from eventstore.writer_wire import LONELY, MOVED, NOT_OPENED, Batch, Done, error_of
+from eventstore.writer_wire import (
+    LONELY,
+    MOVED,
+    NOT_OPENED,
+    WRITTEN_ELSEWHERE,
+    Batch,
+    Done,
+    error_of,
+)
 
 RESTART_SECONDS: Final = 1.0
 """How long to wait with the next process after one that ended before it had done anything."""
@@ -421,7 +429,7 @@ class ProcessWriter(LogWriter):
                 found = self._log.appended_since(self._last)
             missing = LogUnavailable("the log's writer ended: nothing was appended")
             if code == MOVED:  # what we read is what was moved
-                missing = OutcomeUnknown("the log was moved away while this was written to it")
+                missing = OutcomeUnknown(WRITTEN_ELSEWHERE)
         except Exception as error:  # noqa: BLE001 - whatever it is, they must hear of it
             missing = OutcomeUnknown(f"the log's writer ended, and the log cannot be read: {error}")
         settled: list[_Pair] = []
