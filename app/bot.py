@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import structlog
@@ -34,6 +35,9 @@ FLUSH_SECONDS = 5.0
 
 PROFILE_SECONDS = 2.0
 """Longest time for profiles that are to be read: those left are read after the next start."""
+
+LOOK_SECONDS = 0.1
+"""How soon it is noticed at shutdown that the log does not answer."""
 
 MICROS_PER_SECOND = 1_000_000
 
@@ -116,7 +120,7 @@ class Bot(Parts):
         await asyncio.gather(*working, return_exceptions=True)
         with contextlib.suppress(Exception):
             await self.todo.save()
-        await self.users.close()
+        await self._unless_hurried(self.users.close())
         closing = self.outside.close()
         if asyncio.iscoroutine(closing):
             await closing
@@ -124,9 +128,11 @@ class Bot(Parts):
 
     def _close_stores(self) -> None:
         """Write what waits, end the threads, and close every file and connection."""
-        self.follower.stop()
-        self.identities.close()
-        self.writer.close()
+        with ThreadPoolExecutor(1) as beside:  # either may be waited for until it is killed
+            following = beside.submit(self.follower.stop)
+            self.identities.close()
+            self.writer.close()
+        following.result()
         self._leave()
         self.readers.shutdown()
         self.checkpoint.close()
@@ -156,11 +162,20 @@ class Bot(Parts):
     async def _unless_hurried(
         self, work: Coroutine[None, None, None], seconds: float | None = None
     ) -> None:
-        tasks = (asyncio.ensure_future(work), asyncio.ensure_future(self._hurry.wait()))
+        """Wait for some work as long as there is time, and the log answers those who do it."""
+        tasks = (
+            asyncio.ensure_future(work),
+            asyncio.ensure_future(self._hurry.wait()),
+            asyncio.ensure_future(self._log_is_silent()),
+        )
         await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _log_is_silent(self) -> None:
+        while self.writer.busy_seconds < self.settings.webhook_seconds:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _flush_activity(self) -> None:
         """Record the activity of those whom this node comes first for, as far as there is time."""

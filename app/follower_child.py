@@ -11,6 +11,7 @@ import argparse
 import gc
 import os
 import socket
+import sqlite3
 import sys
 from collections.abc import Sequence
 from contextlib import closing, suppress
@@ -55,7 +56,7 @@ class Telling(Progress):
 
 
 def main() -> int:
-    """Follow until the end of the socket; return the exit code: 1 if the log is not there."""
+    """Follow until the end of the socket; return the exit code: 1 if a file cannot be used."""
     options = _parser().parse_args()
     end_with(options.parent)
     logs.join(options.logs)
@@ -67,10 +68,12 @@ def main() -> int:
             _log.error("BD_THREAD_ERROR", doing="open the log", error="it is not at its place")
             return 1
         ledger = ControlLedger(installation, settings.bot)
-        with (
-            closing(stores.open_log(settings)) as log,
-            closing(Views.owned(settings.bot_directory / "views.db")) as views,
-        ):
+        try:
+            opened = Views.owned(settings.bot_directory / "views.db")
+        except (sqlite3.Error, OSError) as error:
+            _log.error("BD_THREAD_ERROR", doing="open the read models", error=str(error))
+            return 1
+        with closing(opened) as views, closing(stores.open_log(settings)) as log:
             follower = Follower(
                 log,
                 views,

@@ -7,16 +7,64 @@ the file, not to the terminal.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
 from collections.abc import Sequence
 from logging.handlers import TimedRotatingFileHandler, WatchedFileHandler
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from eventstore.lasting import Lasting
+
 _KEEP_DAYS = 30
+
+
+class _Seldom(logging.FileHandler):
+    """Says on the terminal that its file cannot be written, seldom, and goes on trying.
+
+    `logging` itself would say so for each line, with a traceback: on a full disk more than the
+    lines.
+    """
+
+    def __init__(self, filename: Path, **options: Any) -> None:  # noqa: ANN401 - the library's signature
+        """Take the library's options unchanged."""
+        super().__init__(filename, **options)
+        self._failing = Lasting()
+        self._failed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        self._failed = False
+        try:
+            super().emit(record)
+        except OSError:  # raised by one of the library's handlers where the file cannot be opened
+            self.handleError(record)
+        if not self._failed:
+            self._failing.over()
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
+        """Say what keeps lines from the file, but not for each of them."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        self._failed = True
+        if self._failing.met():
+            with contextlib.suppress(OSError, ValueError):
+                sys.stderr.write(f"{self.baseFilename} cannot be written: {error.strerror}\n")
+                sys.stderr.flush()
+
+
+class _Rotating(_Seldom, TimedRotatingFileHandler):
+    """Of the process that keeps the file."""
+
+
+class _Watched(_Seldom, WatchedFileHandler):
+    """Of processes that write to it as well."""
 
 
 def configure(directory: Path | None, *, console: TextIO | None = None) -> None:
@@ -24,7 +72,7 @@ def configure(directory: Path | None, *, console: TextIO | None = None) -> None:
     handlers: list[logging.Handler] = []
     if directory is not None:
         handlers.append(
-            TimedRotatingFileHandler(
+            _Rotating(
                 _made(directory),
                 when="midnight",
                 backupCount=_KEEP_DAYS,
@@ -39,7 +87,7 @@ def configure(directory: Path | None, *, console: TextIO | None = None) -> None:
 
 def join(directory: Path) -> None:
     """Send every log line to the `directory`/technical.log that another process rotates."""
-    _use([WatchedFileHandler(_made(directory), encoding="utf-8", delay=True)])
+    _use([_Watched(_made(directory), encoding="utf-8", delay=True)])
 
 
 def file_in(directory: Path) -> Path:
@@ -56,7 +104,8 @@ def _use(handlers: Sequence[logging.Handler]) -> None:
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
-        old.close()
+        with contextlib.suppress(OSError):  # what it still has cannot be written
+            old.close()
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=_SHARED,
         processors=[
@@ -93,8 +142,6 @@ def _exception_name(_logger: WrappedLogger, _method: str, event: EventDict) -> E
 def _current(info: object) -> BaseException | None:
     if isinstance(info, tuple):
         return info[1] if isinstance(info[1], BaseException) else None
-    import sys  # noqa: PLC0415 - only when something failed
-
     return sys.exc_info()[1]
 
 

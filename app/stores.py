@@ -27,6 +27,7 @@ from eventstore.postgres_keystore import PostgresKeyStore, holds_keyring
 from eventstore.postgres_link import Waits
 from eventstore.postgres_schema import standing
 from eventstore.sqlite import SQLiteLog, system_clock
+from eventstore.sqlite_place import SQLiteWriter
 from eventstore.store import LogStore
 from eventstore.writer import LogWriter, Writer
 from eventstore.writer_process import ProcessWriter
@@ -50,8 +51,9 @@ def open_log(settings: Settings, *, server: bool = False) -> LogStore:
 
 def open_writer(settings: Settings, log: LogStore) -> LogWriter:
     """Return what feeds appends to a log that was opened with `server=True`."""
-    if isinstance(log, SQLiteLog) and settings.log_writer == "process":
-        return ProcessWriter(log, capacity=settings.queue)
+    if isinstance(log, SQLiteLog):
+        writer = ProcessWriter if settings.log_writer == "process" else SQLiteWriter
+        return writer(log, capacity=settings.queue)
     return Writer(log, capacity=settings.queue)
 
 

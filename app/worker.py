@@ -34,6 +34,7 @@ import msgspec
 
 from app import exporting, logs, stores, thread_files
 from app.bots import the_bot
+from app.derived import file_id, is_damaged
 from app.projections import (
     MODELS,
     ProjectionError,
@@ -103,9 +104,10 @@ def _work(options: argparse.Namespace, settings: Settings, skips: SkipLedger) ->
         msg = f"there is no log at {stores.log_place(settings)}: check --data and --bot"
         raise _WrongCall(msg)
     try:
-        models = [named(name, MODELS) for name in dict.fromkeys(options.model)] or list(MODELS)
+        chosen = [named(name, MODELS) for name in dict.fromkeys(options.model)]
     except ProjectionError as error:
         raise _WrongCall(error) from error
+    models: Sequence[ReadModel] = chosen or MODELS
     log = stores.open_log(settings)
     try:
         if options.work == "export":
@@ -117,19 +119,33 @@ def _work(options: argparse.Namespace, settings: Settings, skips: SkipLedger) ->
         if options.work == "past":
             return _past(options, log, models, skips)
         path = settings.bot_directory / "views.db"
+        before = file_id(path)
         views = Views.owned(path) if options.work == "rebuild" else Views(path)
         try:
+            if before not in {None, views.file}:
+                models = MODELS  # it was put aside: none of them is there any more
+            if options.work == "rebuild":
+                return _rebuild(views, log, models, skips)
             views.learn_skips(skips.recorded())
-            return (_rebuild if options.work == "rebuild" else _catch_up)(views, log, models)
+            return _catch_up(views, log, models)
         finally:
             views.close()
     finally:
         log.close()
 
 
-def _rebuild(views: Views, log: LogStore, models: Sequence[ReadModel]) -> int:
+def _rebuild(views: Views, log: LogStore, models: Sequence[ReadModel], skips: SkipLedger) -> int:
     report = _Report(log)
-    outcomes = rebuild(views, log, models, progress=report.progress)
+    try:
+        views.learn_skips(skips.recorded())
+        outcomes = rebuild(views, log, models, progress=report.progress)
+    except sqlite3.DatabaseError as error:
+        if not is_damaged(error):
+            raise
+        if views.replace_if_damaged(error):
+            models = MODELS  # none of them is there any more
+        views.learn_skips(skips.recorded())
+        outcomes = rebuild(views, log, models, progress=report.progress)
     for outcome in outcomes:
         _say(event="model", **msgspec.structs.asdict(outcome))
     report.done(min(outcome.position for outcome in outcomes))

@@ -68,6 +68,16 @@ class Directory:
         return self._seen == before and time.time_ns() - found.st_mtime_ns > SETTLED_NS
 
 
+def not_as_it_was(path: Path, found: DatabaseFiles | None) -> str:
+    """Say that a log is not in the files that it was in, and what to do about it."""
+    if found is None:
+        return f"{path} is not the file that it was: it is missing, put it back"
+    return (
+        f"{path}, with its -wal and -shm, is not the file that it was: put that back, or start the "
+        "server anew on what is there"
+    )
+
+
 def _inode(name: str) -> int:
     try:
         return os.stat(name).st_ino  # noqa: PTH116

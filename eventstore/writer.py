@@ -133,12 +133,18 @@ class Writer(LogWriter):
         """Commit what is waiting and stop. The store stays open. Idempotent."""
         self._group.close()
 
+    def _append(
+        self, appends: Sequence[Append], snapshots: Sequence[Snapshot], beats: Sequence[Beat]
+    ) -> Sequence[Appended | EventStoreError]:
+        """Write them in one transaction. Raises as `LogStore.append_batch` does."""
+        return self._store.append_batch(appends, snapshots, beats)
+
     def _commit(self, requests: Sequence[Request]) -> list[Appended | EventStoreError | None]:
         appends = [r for r in requests if isinstance(r, Append)]
         snapshots = [r for r in requests if isinstance(r, Snapshot)]
         beats = [r for r in requests if isinstance(r, Beat)]
         try:
-            done = self._store.append_batch(appends, snapshots, beats)
+            done = self._append(appends, snapshots, beats)
         except (LogUnavailable, OutcomeUnknown) as error:
             self.last_failure = error
             raise

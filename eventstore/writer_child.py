@@ -25,19 +25,16 @@ import msgspec
 from eventstore.children import end_with
 from eventstore.errors import EventStoreError, LogUnavailable, OutcomeUnknown
 from eventstore.frames import Frames, frame
-from eventstore.places import DatabaseFiles, Directory
 from eventstore.sqlite import SQLiteLog
+from eventstore.sqlite_place import Moved, Place
 from eventstore.sqlite_wal import ROOM, reserve
 from eventstore.types import Appended
-from eventstore.writer_spawn import not_as_it_was
-from eventstore.writer_wire import LONELY, MOVED, NOT_OPENED, Batch, Done, done
+from eventstore.writer_wire import LONELY, NOT_OPENED, Batch, Done, done
 
 MOST_AT_ONCE: Final = 512
 """Appends of one transaction, unless a single batch has more."""
 SPIN_SECONDS: Final = 0.0003
 """How long to look for the next request of a caller that waits for each answer, before sleeping."""
-FRESH_SECONDS: Final = 0.001
-"""For how long it is taken for granted that the log's file is still at its place."""
 
 _OF_ALL: Final = (LogUnavailable, OutcomeUnknown)
 """What fails with the whole transaction."""
@@ -131,64 +128,6 @@ def _processors() -> int:
     """Return how many processors this process may use; not every system tells."""
     usable = getattr(os, "sched_getaffinity", None)
     return (os.cpu_count() or 1) if usable is None else len(usable(0))
-
-
-class Place:
-    """Whether a log's files are where they were, so that whoever starts next finds what is written.
-
-    Looked at before a transaction, so that nothing is begun in vain, and after it, before anybody
-    is told that it is durable: moved in between, it might be in a file that nobody will find.
-    """
-
-    def __init__(self, log: SQLiteLog) -> None:
-        """Note which files they are now."""
-        self._log = log
-        self._files = DatabaseFiles.of(log.path)
-        self._directory = Directory(log.path.parent)
-        self._is_link = log.path.is_symlink()  # then its directory tells nothing
-        self._until = 0.0
-
-    def check(self) -> None:
-        """Look, unless that was done just now. Raises `Moved`, with nothing begun."""
-        if time.monotonic() > self._until and not self._look():
-            raise Moved(NOT_OPENED, self._said())
-
-    def confirm(self) -> bool:
-        """Look at what a transaction was written to; return whether it is the last one.
-
-        Raises `Moved` if what was written may be elsewhere.
-        """
-        if self._look():
-            return False
-        if self._is_saved:
-            return True
-        raise Moved(MOVED, self._said())
-
-    def _look(self) -> bool:
-        self._until = 0.0
-        self._is_saved = False
-        same = self._directory.is_as_it_was() and not self._is_link
-        self._found = self._files if same else DatabaseFiles.of(self._log.path)
-        if self._found == self._files:
-            self._until = time.monotonic() + FRESH_SECONDS
-            return True
-        self._directory.forget()
-        if self._files is not None and self._files.but_for_wal(self._found):
-            # We have what was in it, and the log itself is at its place.
-            self._is_saved = self._log.checkpoint()
-        return False
-
-    def _said(self) -> str:
-        said = not_as_it_was(self._log.path, self._found)
-        return f"{said}. What was in the -wal is in the log now" if self._is_saved else said
-
-
-class Moved(LogUnavailable):
-    """The log's files are not at their place any more. `code` says what that means for callers."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 def serve(log: SQLiteLog, source: socket.socket) -> bool:

@@ -36,14 +36,25 @@ from eventstore.store import Beat
 from eventstore.types import Append, Appended, AppendId, Snapshot
 from eventstore.writer import LogWriter, Request
 from eventstore.writer_spawn import spawn
-from eventstore.writer_wire import LONELY, MOVED, NOT_OPENED, Batch, Done, error_of
+from eventstore.writer_wire import (
+    LONELY,
+    MOVED,
+    NOT_OPENED,
+    WRITTEN_ELSEWHERE,
+    Batch,
+    Done,
+    error_of,
+)
 
 RESTART_SECONDS: Final = 1.0
 """How long to wait with the next process after one that ended before it had done anything."""
 USEFUL_SECONDS: Final = 10.0
 """A process that lived so long had not ended because of how it was started."""
-END_SECONDS: Final = 15.0
-"""How long a process may take to commit what waits and close its file before it is killed."""
+END_SECONDS: Final = 8.0
+"""How long a process may give no answer before it is killed, when it is to commit what waits and
+close its file. Nothing is lost then: the log says what is durable."""
+LEAST_END_SECONDS: Final = 2.0
+"""How long at least, if it had given none for a while before it was told to end."""
 
 MANY: Final = 24
 """Requests that do not wait for the end of the round: a third of a busy one, worth a commit."""
@@ -177,18 +188,25 @@ class ProcessWriter(LogWriter):
 
     def _end(self) -> Iterator[list[_Pair]]:
         """Let the process commit what waits and end; yield everybody's answers."""
-        deadline = time.monotonic() + END_SECONDS
+        deadline = time.monotonic() + max(
+            min(LEAST_END_SECONDS, END_SECONDS), END_SECONDS - self.busy_seconds
+        )
         if self._recovering is None:
             self._pack()
             self._unsent += frame(b"")
             with suppress(OSError):
-                yield from self._converse(deadline)
+                for pairs in self._converse(deadline):
+                    deadline = time.monotonic() + END_SECONDS
+                    yield pairs
         self._bury(max(1.0, deadline - time.monotonic()))
         yield self._forget(self._settled(self._sent))
         yield self._refused(CLOSED)
 
     def _converse(self, deadline: float) -> Iterator[list[_Pair]]:
-        """Send and read at once, lest both ends wait for each other; until all is answered."""
+        """Send and read at once, lest both ends wait for each other; until all is answered.
+
+        Or until nothing has been for too long, at first until the `deadline`.
+        """
         poll = select.poll()
         while self._sent or self._unsent:
             poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._unsent else 0))
@@ -200,6 +218,7 @@ class ProcessWriter(LogWriter):
                 messages = self._frames.receive(self._socket)
                 if messages is None:
                     return
+                deadline = max(deadline, time.monotonic() + END_SECONDS)
                 yield self._answers(messages)
 
     # -- the process ------------------------------------------------------------------------------
@@ -410,7 +429,7 @@ class ProcessWriter(LogWriter):
                 found = self._log.appended_since(self._last)
             missing = LogUnavailable("the log's writer ended: nothing was appended")
             if code == MOVED:  # what we read is what was moved
-                missing = OutcomeUnknown("the log was moved away while this was written to it")
+                missing = OutcomeUnknown(WRITTEN_ELSEWHERE)
         except Exception as error:  # noqa: BLE001 - whatever it is, they must hear of it
             missing = OutcomeUnknown(f"the log's writer ended, and the log cannot be read: {error}")
         settled: list[_Pair] = []

@@ -11,7 +11,7 @@ from typing import Final
 from eventstore.children import start
 from eventstore.errors import LogUnavailable
 from eventstore.frames import READ
-from eventstore.places import DatabaseFiles
+from eventstore.places import DatabaseFiles, not_as_it_was
 
 CHILD: Final = "eventstore.writer_child"
 
@@ -38,13 +38,3 @@ def spawn(
         ours.setsockopt(socket.SOL_SOCKET, side, READ)
     ours.settimeout(0)
     return process, ours
-
-
-def not_as_it_was(path: Path, found: DatabaseFiles | None) -> str:
-    """Say that a log is not in the files that it was in, and what to do about it."""
-    if found is None:
-        return f"{path} is not the file that it was: it is missing, put it back"
-    return (
-        f"{path}, with its -wal and -shm, is not the file that it was: put that back, or start the "
-        "server anew on what is there"
-    )

@@ -31,6 +31,7 @@ NOT_OPENED: Final = 3
 """Exit code of a process that could not open its log, and so has appended nothing."""
 MOVED: Final = 4
 """Exit code of a process that has written what it had in hand to a file that is elsewhere now."""
+WRITTEN_ELSEWHERE: Final = "the log was moved away while this was written to it"
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -13,7 +13,7 @@ from app import asof
 from app.cli import output
 from app.cli.failures import CannotReach
 from app.cli.pasts import past_of
-from app.derived import is_damaged
+from app.derived import is_damaged, is_refused
 from app.projections import MODELS, Bands, NotBuilt, Standing, Threads, Views, named
 from app.projections.queries import ModelStatus, models
 
@@ -57,7 +57,7 @@ class LookedAt(Views):
 
 @contextmanager
 def views_of(here: Installation) -> Iterator[Views]:
-    """Give a bot's read models as they are. Raises `CannotReach` if their file is damaged."""
+    """Give a bot's read models as they are. Raises `CannotReach` if their file cannot be used."""
     try:
         views = LookedAt(here.views_path)
         try:
@@ -65,6 +65,9 @@ def views_of(here: Installation) -> Iterator[Views]:
         finally:
             views.close()
     except sqlite3.DatabaseError as error:
+        if is_refused(error):
+            msg = f"{here.views_path} cannot be used ({error}): let this user read and write it"
+            raise CannotReach(msg) from error
         if not is_damaged(error):
             raise
         msg = (

@@ -13,7 +13,15 @@ import sqlite_utils
 import structlog
 
 from app.conversation.agenda import Open
-from app.derived import file_id, is_damaged, opened, put_aside
+from app.derived import (
+    Contents,
+    file_id,
+    is_damaged,
+    opened,
+    put_aside,
+    remove_leftovers,
+    wal_of,
+)
 from eventstore.types import Cursor, Epoch, Position, StreamName
 
 _log = structlog.get_logger(__name__)
@@ -35,16 +43,15 @@ class Listed(msgspec.Struct, frozen=True):
 class TodoCheckpoint:
     """The list's place on disk: one cursor and the streams that had open work there.
 
-    Whoever saves owns the file: one that was deleted or replaced meanwhile, or is damaged, is
-    opened anew and gets all that is open.
+    Whoever saves owns the file: one that was deleted, replaced or written over meanwhile, or is
+    damaged, is opened anew and gets all that is open.
     """
 
     def __init__(self, path: Path) -> None:
         """Open or create `todo.db`. Raises `sqlite3.DatabaseError` if it is damaged."""
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = _connect(path)
-        self._file = file_id(path)
+        self._opened(_connect(path))
 
     @classmethod
     def owned(cls, path: Path) -> TodoCheckpoint:
@@ -64,7 +71,13 @@ class TodoCheckpoint:
     @property
     def is_in_place(self) -> bool:
         """Whether the open file is still the one of that name."""
-        return self._file is not None and self._file == file_id(self._path)
+        same = self._file is not None and self._file == file_id(self._path)
+        return same and not self._is_harmed
+
+    @property
+    def _is_harmed(self) -> bool:
+        """Whether the open file, whatever its name is by now, may hold what was not saved."""
+        return self._contents.are_foreign() or self._wal != wal_of(self._path)
 
     def load(self) -> Listed:
         """Return the cursor, if there is one, and the open streams at it."""
@@ -86,23 +99,29 @@ class TodoCheckpoint:
     ) -> None:
         """Replace cursor and streams in one transaction; only what changed is written."""
         if not self.is_in_place:
-            _log.warning("DERIVED_FILE_REPLACED", file=self._path.name)
-            self._open_again()
+            self._replace("it was written over, or its -wal was taken away")
         try:
             self._save(cursor, work, records)
         except sqlite3.DatabaseError as error:
             if not is_damaged(error):
                 raise
-            self._connection.close()
-            if self.is_in_place:
-                put_aside(self._path, error)
-            self._open_again()
+            self._replace(error)
             self._save(cursor, work, records)
 
-    def _open_again(self) -> None:
+    def _replace(self, why: sqlite3.DatabaseError | str) -> None:
+        """Open what is there instead of the file, or a new one instead of one that is harmed."""
         self._connection.close()  # first: two files of one name must not be open at once
-        self._connection = opened(self._path, _connect)
-        self._file = file_id(self._path)
+        if self._file is not None and self._file == file_id(self._path):
+            put_aside(self._path, why)
+        else:
+            remove_leftovers(self._path, self._wal)
+            _log.warning("DERIVED_FILE_REPLACED", file=self._path.name)
+        self._opened(opened(self._path, _connect))
+
+    def _opened(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._file, self._wal = file_id(self._path), wal_of(self._path)
+        self._contents = Contents(self._path)
 
     def _save(self, cursor: Cursor, *lists: AbstractSet[StreamName]) -> None:
         with self._moving_to(cursor):
@@ -133,6 +152,7 @@ class TodoCheckpoint:
     @contextmanager
     def _moving_to(self, cursor: Cursor) -> Iterator[None]:
         execute = self._connection.execute
+        self._contents.compare()
         execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -141,6 +161,7 @@ class TodoCheckpoint:
                 (cursor.epoch, cursor.position, cursor.leaf),
             )
             execute("COMMIT")
+            self._contents.note()
         except BaseException:
             if self._connection.in_transaction:
                 execute("ROLLBACK")

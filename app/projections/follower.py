@@ -28,6 +28,7 @@ from app.projections.rebuild import rebuild
 from app.projections.skipping import SkipLedger
 from app.projections.views import Standing, Views
 from eventstore.errors import EventStoreError
+from eventstore.lasting import Lasting
 from eventstore.store import LogReader
 from eventstore.subscription import Subscription
 from eventstore.types import Position
@@ -108,6 +109,7 @@ class Follower:
         self._asked_bulk: frozenset[str] = frozenset()
         self._not_before = 0.0
         self._look_at_file = 0.0
+        self._failing = Lasting()
         self._tried: set[str] = set()
         self._pace = pace
         self._flooded = False
@@ -148,14 +150,17 @@ class Follower:
                     arrive()
                     arrive = None
                 began = time.monotonic()
-                if self._turn():
+                moved = self._turn()
+                self._failing.over()
+                if moved:
                     self._stopping.wait(self._rest(time.monotonic() - began))
                 else:
                     self._news.wait(_IDLE_SECONDS)
             except Exception as error:  # noqa: BLE001 - were this thread to end, nobody would know
                 # Traffic goes on without read models; they are tried again.
-                kind = type(error).__name__
-                _log.warning("BD_THREAD_ERROR", doing="follow the log", error=f"{kind}: {error}")
+                if self._failing.met():
+                    told = f"{type(error).__name__}: {error}"
+                    _log.warning("BD_THREAD_ERROR", doing="follow the log", error=told)
                 arrive = arrive or self._engine.verify
                 if self._has_damaged_file(error):
                     arrive = self._arrive
@@ -163,24 +168,34 @@ class Follower:
         self._bulk.stop()
 
     def _has_other_file(self) -> bool:
-        """Once a second, compare the open file with the one of that name, and go over to it."""
+        """Once a second, look whether the open file is in its place and nothing was done to it.
+
+        Return True after going over to what is there instead, or to a new one.
+        """
         now = time.monotonic()
         if now < self._look_at_file:
             return False
         self._look_at_file = now + _IDLE_SECONDS
-        if self._views.is_in_place:
+        if not self._views.is_in_place:
+            self._views.open_again()
+            _log.warning("DERIVED_FILE_REPLACED", file=self._views.path.name)
+            return True
+        harm = self._views.harm
+        if harm is None:
             return False
-        _log.warning("DERIVED_FILE_REPLACED", file=self._views.path.name)
-        self._views.open_again()
+        self._views.replace(harm)
         return True
 
     def _has_damaged_file(self, error: Exception) -> bool:
         try:
-            return self._views.replace_if_damaged(error)
+            replaced = self._views.replace_if_damaged(error)
         except (sqlite3.Error, OSError) as another:  # it is tried again
             kind = type(another).__name__
             _log.warning("BD_THREAD_ERROR", doing="replace a damaged file", error=kind)
             return False
+        if replaced:
+            _log.warning("DERIVED_FILE_REPLACED", file=self._views.path.name)
+        return replaced
 
     def _arrive(self) -> None:
         self._learn_skips()

@@ -21,6 +21,7 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
+from app.derived import is_damaged
 from app.lock import exclusive
 from app.projections.engine import BULK_WINDOW, Engine, Progress, Steps, no_progress, no_steps
 from app.projections.errors import RebuildFailed, RebuildRunning
@@ -150,6 +151,11 @@ def _building(path: Path) -> Iterator[Views]:
         building = _Growing(fresh)
     try:
         yield building
+    except sqlite3.DatabaseError as error:
+        building.close()
+        if is_damaged(error):  # the live file is, or this one: the next rebuild begins anew
+            _discard(fresh)
+        raise
     finally:
         building.close()
     _discard(fresh)

@@ -24,6 +24,7 @@ from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
 from app.derived import (
+    Contents,
     FileId,
     file_id,
     is_damaged,
@@ -45,6 +46,9 @@ operator stopped it; `error` says who and why."""
 
 _BUSY_SECONDS: Final = 30.0
 _IDLE_READERS: Final = 8
+
+_CALM_SECONDS: Final = 60.0
+"""Longer than the worker's checkpoint goes on after the commit that it is part of."""
 
 _WAL_PAGES: Final = 4_000
 """Pages after which the WAL is copied into the file: a batch of a busy bot writes thousands, and
@@ -125,6 +129,7 @@ class Views:
         self._writer = _connect(self.path, self._journal)
         self._writer.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
         self._writer.execute(f"PRAGMA cache_size=-{_CACHE_KB}")
+        self._contents = Contents(self.path, calm_seconds=_CALM_SECONDS)
         file = file_id(self.path)
         try:
             with self.transaction() as db:  # taken first: two processes may come at once
@@ -148,6 +153,19 @@ class Views:
         same = self._file is not None and self._file == file_id(self.path)
         return same and not is_emptied(self.path)
 
+    @property
+    def harm(self) -> str | None:
+        """What was done to the file in its place, beside SQLite; None if nothing was, or is known.
+
+        What it holds now may be a mixture that no check would find.
+        """
+        if not self.is_in_place:
+            return None
+        if wal_of(self.path) != self._wal:
+            return "its -wal was taken away"
+        (others,) = self._writer.execute("PRAGMA data_version").fetchone()
+        return "it was written over" if self._contents.are_foreign(others) else None
+
     def open_again(self) -> None:
         """Let go of a file that was deleted or replaced, and open or make what is there now.
 
@@ -157,24 +175,34 @@ class Views:
         remove_leftovers(self.path, self._wal)  # another process may have kept them open
         opened(self.path, lambda _: self._open())
 
+    def replace(self, why: BaseException | str) -> None:
+        """Put the file aside for a new one. For the owner alone."""
+        self._let_go()
+        if self.is_in_place:
+            put_aside(self.path, why)
+        opened(self.path, lambda _: self._open())
+
     def replace_if_damaged(self, error: BaseException) -> bool:
         """Look through a file of which an error came; put it aside for a new one if it is bad.
 
-        For the owner alone. Return whether it was bad.
+        For the owner alone. Return whether it was bad, or is not there any more.
         """
-        if not is_damaged(error) or self._is_sound():
+        if not is_damaged(error):
             return False
-        self._let_go()
-        if self.is_in_place:
-            put_aside(self.path, error)
-        opened(self.path, lambda _: self._open())
+        if not self.is_in_place:  # SQLite would delete the -wal of one that was emptied
+            self.open_again()
+        elif self._is_sound():
+            return False
+        else:
+            self.replace(error)
         return True
 
     def _is_sound(self) -> bool:
         try:
-            # On a connection that remembers no pages from before.
+            # On a connection that remembers no pages from before. Not a quick check: an index that
+            # lacks a row is an error each time that the row is to go.
             with closing(_connect(self.path, self._journal)) as fresh:
-                (found,) = fresh.execute("PRAGMA quick_check(1)").fetchone()
+                (found,) = fresh.execute("PRAGMA integrity_check(1)").fetchone()
         except sqlite3.DatabaseError as error:
             return not is_damaged(error)
         return bool(found == "ok")
@@ -230,6 +258,7 @@ class Views:
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Hold the write lock of this file; commit at the end, or undo everything."""
+        self._contents.compare()
         try:
             if self._attached:
                 # BEGIN IMMEDIATE would lock the attached file as well: write to this one instead.
@@ -239,6 +268,7 @@ class Views:
                 self._writer.execute("BEGIN IMMEDIATE")
             yield self._writer
             self._writer.execute("COMMIT")
+            self._contents.note()
         except BaseException:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")

@@ -138,7 +138,10 @@ async def _run(arguments: argparse.Namespace, out: IO[str]) -> None:
         for tell in hang_up:
             tell()
     if arguments.state is not None and msgspec.msgpack.encode(saved) != at_first:
-        _save(arguments.state, saved)
+        try:
+            _save(arguments.state, saved)
+        except OSError as problem:
+            sys.exit(f"The simulators cannot keep what they know: {problem}")
 
 
 def main() -> None:

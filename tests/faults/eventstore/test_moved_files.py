@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import eventstore.writer_process
 from eventstore.errors import LogUnavailable, OutcomeUnknown
 from eventstore.sqlite import SQLiteLog
-from eventstore.writer_child import Moved, Place
+from eventstore.sqlite_place import Moved, Place, SQLiteWriter
 from eventstore.writer_process import _Sent
 from eventstore.writer_wire import MOVED, NOT_OPENED, Batch
 from tests.conformance.appends import append
@@ -85,3 +86,47 @@ async def test_what_was_written_to_a_moved_log_has_no_known_outcome(path: Path) 
         for code, kind in ((MOVED, OutcomeUnknown), (NOT_OPENED, LogUnavailable)):
             ((_, answer),) = writer._settled(sent, code)
             assert type(answer) is kind
+
+
+@pytest.mark.parametrize("gone", ["", "-wal", "-shm"])
+async def test_a_thread_that_writes_looks_after_its_files_as_a_process_does(
+    path: Path, tmp_path: Path, gone: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    log = SQLiteLog(path, server=True)
+    writer = SQLiteWriter(log)
+    await writer.append(append("user/first"))
+    writer._place._until = 0  # it looked some time ago
+    move(Path(f"{path}{gone}"), tmp_path / "kept")
+    for _ in range(2):
+        with pytest.raises(LogUnavailable, match="is not the file that it was"):
+            await writer.append(append("user/second"))
+        assert isinstance(writer.last_failure, LogUnavailable)
+    move(tmp_path / "kept", Path(f"{path}{gone}"))
+    await writer.append(append("user/second"))
+    assert writer.last_failure is None
+    assert log.head().position == 2
+    assert [r.message.partition(":")[0].partition(" ")[0] for r in caplog.records] == [
+        "LOG_WRITER_FAILED",
+        "LOG_WRITER_BACK",
+    ]
+    writer.close()
+    log.close()
+
+
+async def test_what_a_thread_wrote_to_a_moved_log_has_no_known_outcome(
+    path: Path, tmp_path: Path
+) -> None:
+    log = SQLiteLog(path, server=True)
+    writer = SQLiteWriter(log)
+    told: list[int] = []
+    writer.listen(told.append)
+    await writer.append(append("user/first"))
+    writer._place._until = math.inf  # it looked a moment ago
+    move(path, tmp_path / "kept")
+    with pytest.raises(OutcomeUnknown, match="moved away while"):
+        await writer.append(append("user/second"))
+    assert told == [1], "nobody hears of what may be lost"
+    move(tmp_path / "kept", path)
+    writer.close()
+    log.close()

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
+import time
 from pathlib import Path
 
 import httpx2
+import msgspec
 import psutil
 import pytest
 
@@ -33,6 +35,35 @@ def writer_of(server: Server) -> psutil.Process:
     children = psutil.Process(server._process.pid).children()
     [child] = [child for child in children if "eventstore.writer_child" in child.cmdline()]
     return child
+
+
+async def test_a_server_whose_processes_stand_still_stops_soon_and_loses_nothing(
+    server: Server, outside: Outside
+) -> None:
+    await server.start()
+    await traffic(outside, random.Random(5))
+    await some_events(server, 20)
+    assert server._process is not None
+    for child in psutil.Process(server._process.pid).children():
+        child.suspend()
+    async with httpx2.AsyncClient(base_url=server.url, timeout=10) as client:
+        refused = await client.post("/webhooks/whapi", content=_message("hand-1"))
+    assert refused.status_code == 503, "nothing is answered that may not be durable"
+    begun = time.monotonic()
+    assert await server.stop() == 0
+    assert time.monotonic() - begun < 15
+    await server.start()
+    await outside.delivered()
+    await server.settled(40)
+
+
+def _message(number: str) -> bytes:
+    phone = "15550108077"
+    message = {"id": number, "type": "text", "from": phone, "from_me": False}
+    message |= {"chat_id": f"{phone}@s.whatsapp.net", "timestamp": 1795000000}
+    message |= {"text": {"body": "hola"}}
+    event = {"type": "messages", "event": "post"}
+    return msgspec.json.encode({"channel_id": "DEMO", "event": event, "messages": [message]})
 
 
 async def restarts(server: Server) -> float:

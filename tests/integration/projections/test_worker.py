@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -57,6 +58,27 @@ def test_the_worker_rebuilds_the_one_model_that_is_named(history: TestLog, views
     code, _ = worker(history, "--model", "token_totals")
     assert code == 0
     assert list(views.standings()) == ["token_totals"]
+
+
+@pytest.mark.parametrize("names", [(), ("--model", "token_totals")])
+def test_a_live_file_that_turns_out_to_be_damaged_is_put_aside_and_all_are_rebuilt(
+    history: TestLog, names: tuple[str, ...]
+) -> None:
+    path = history.path.with_name("views.db")
+    history.chat("abc", turns=3)
+    with closing(Views(path)) as views:
+        rebuild(views, history.log, MODELS)
+    sound = path.read_bytes()
+    middle = len(sound) // 4096 // 2 * 4096
+    damaged = sound[:middle] + b"x" * (len(sound) - middle)
+    path.write_bytes(damaged)  # the header is whole, and so it can be opened
+    code, lines = worker(history, *names)
+    assert code == 0
+    assert len([line for line in lines if line["event"] == "model"]) == len(MODELS)
+    with closing(Views(path)) as views:
+        assert content(views) == naive(history.log)
+    (aside,) = [p for p in path.parent.glob("views.db.damaged-*") if p.suffix != "-shm"]
+    assert aside.stat().st_size == len(damaged)
 
 
 @pytest.mark.parametrize(

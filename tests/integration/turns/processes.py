@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx2
 import msgspec
+import psutil
 
 from eventstore.codec import Event
 from eventstore.sqlite import SQLiteLog
@@ -208,12 +209,15 @@ class Server:
     def full_disk(self) -> Iterator[None]:
         """Let no file of it grow, and none be made that holds anything, while the context lasts."""
         assert self._process is not None
-        limits = resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (0, limits[1]))
+        server = psutil.Process(self._process.pid)
+        limits = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
+        for process in (server, *server.children()):
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, limits[1]))
         try:
             yield
         finally:
-            resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, limits)
+            for process in (server, *server.children()):
+                resource.prlimit(process.pid, resource.RLIMIT_FSIZE, limits)
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[asyncio.StreamReader]:

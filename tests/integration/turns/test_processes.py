@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 from app.aggregates import events as e
+from app.conversation.todo_checkpoint import TodoCheckpoint
 from tests.integration.turns.outside import Outside
 from tests.integration.turns.processes import Server, says, simulators
 
@@ -207,6 +209,64 @@ async def test_on_a_full_disk_the_log_can_still_be_read_over_http(
             assert (await client.get("/v1/events")).json()["events"]
     assert await server.stop() == 0
     assert not [*server.data.glob("control.db-*")]
+
+
+@pytest.mark.parametrize("kind", ["process", "thread"])
+async def test_on_a_full_disk_nothing_is_acknowledged_and_all_goes_on_when_there_is_room(
+    server: Server, outside: Outside, kind: str
+) -> None:
+    server.set("HILO_LOG_WRITER", kind)
+    server.set("HILO_READ_MODELS", kind)
+    await answered_once(server, outside)
+    phones = [f"1555010801{n}" for n in range(2, 9)]
+    async with httpx2.AsyncClient(base_url=server.url, timeout=10) as client:
+        with server.full_disk():
+            before = server.story()
+            while (await client.get("/readyz")).status_code == httpx2.codes.OK:
+                pass  # the heartbeat finds it out
+            for phone in phones:  # new to it: their keys are not durable either
+                await outside.say(phone)
+            hook = await client.post("/webhooks/whapi", content=said_by(phones[0]))
+            assert hook.status_code == httpx2.codes.SERVICE_UNAVAILABLE
+            assert int(hook.headers["retry-after"]) > 0
+            assert server.story().count(e.MessageReceived) == before.count(e.MessageReceived)
+        await outside.delivered()
+        for phone in phones:
+            await outside.reads(phone)
+        await server.settled()
+        await server.until(partial(todo_is_saved, server))
+        async with asyncio.timeout(20):
+            while True:  # the read models are at the end of the log
+                models = (await client.get("/v1/projections")).json()["projections"]
+                if models and all(model["lag"] == 0 for model in models):
+                    break
+    assert await server.stop() == 0
+    assert not [*server.data.glob("*/*.damaged-*")]
+
+
+def said_by(phone: str) -> bytes:
+    """A webhook that nobody delivers again."""
+    message = {"id": "hand-1", "type": "text", "from": phone, "from_me": False}
+    message |= {"chat_id": f"{phone}@s.whatsapp.net", "timestamp": 1795000000}
+    event = {"type": "messages", "event": "post"}
+    hook = {
+        "channel_id": "DEMO",
+        "event": event,
+        "messages": [message | {"text": {"body": "hola"}}],
+    }
+    return json.dumps(hook).encode()
+
+
+def todo_is_saved(server: Server) -> bool:
+    """Whether the to-do list has been saved since the last event."""
+    log = server.log()
+    todo = TodoCheckpoint(server.data / "default" / "todo.db")
+    try:
+        cursor = todo.load().cursor
+        return cursor is not None and cursor.position == log.head().position
+    finally:
+        todo.close()
+        log.close()
 
 
 async def test_a_server_that_is_asked_to_stop_finishes_what_runs(

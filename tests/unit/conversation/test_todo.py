@@ -6,6 +6,7 @@ A book here is open while its last note is "open".
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import sqlite3
 from collections.abc import AsyncIterator
@@ -412,15 +413,35 @@ def test_who_only_reads_a_damaged_checkpoint_leaves_it_where_it_is(tmp_path: Pat
     assert [found.name for found in tmp_path.iterdir()] == ["todo.db"]
 
 
-@pytest.mark.parametrize("loss", ["deleted", "replaced"])
+def copied(checkpoint: TodoCheckpoint) -> bytes:
+    """Bring all of the write-ahead log into the file; return what is in it then."""
+    checkpoint._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    checkpoint._contents.note()
+    return checkpoint._path.read_bytes()
+
+
+LOSSES = ["deleted", "replaced", "a directory", "an older one in it", "cut", "its -wal alone"]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
 async def test_a_checkpoint_lost_while_running_is_written_again_whole(
     house: House, loss: str
 ) -> None:
     first = await house.start()
     await first.shelf.record(ANA, note("open"))
     await first.follow()
+    older = house.path.read_bytes()
     await first.todo.save()
-    house.path.unlink()
+    if loss == "an older one in it":
+        house.path.write_bytes(older)
+    elif loss == "cut":
+        os.truncate(house.path, 4096)
+    elif loss == "its -wal alone":
+        house.path.with_name("todo.db-wal").unlink()
+    else:
+        house.path.unlink()
+    if loss == "a directory":
+        house.path.mkdir()
     if loss == "replaced":
         house.path.write_bytes(b"x" * 8192)
     await first.todo.save()

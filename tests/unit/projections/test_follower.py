@@ -6,7 +6,8 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -137,7 +138,9 @@ def test_an_error_of_the_disk_is_outlived(views: Views, history: TestLog) -> Non
     assert content(views) == naive(history.log)
 
 
-@pytest.mark.parametrize("loss", ["deleted", "replaced by garbage", "overwritten"])
+@pytest.mark.parametrize(
+    "loss", ["deleted", "replaced by garbage", "overwritten", "a directory", "its -wal alone"]
+)
 def test_a_file_lost_under_the_follower_is_made_again(
     views: Views, history: TestLog, loss: str
 ) -> None:
@@ -147,8 +150,12 @@ def test_a_file_lost_under_the_follower_is_made_again(
             for suffix in ("", "-wal"):
                 part = views.path.with_name(views.path.name + suffix)
                 part.write_bytes(b"x" * part.stat().st_size)
+        elif loss == "its -wal alone":
+            views.path.with_name(f"{views.path.name}-wal").unlink()
         else:
             views.path.unlink()
+        if loss == "a directory":
+            views.path.mkdir()
         if loss == "replaced by garbage":
             views.path.write_bytes(b"x" * 8192)
         end = history.chat("c")
@@ -159,6 +166,51 @@ def test_a_file_lost_under_the_follower_is_made_again(
     beside = Views(views.path)
     assert content(beside) == naive(history.log)
     beside.close()
+
+
+def test_an_older_copy_written_into_the_file_is_noticed_and_nothing_of_it_is_read(
+    tmp_path: Path, history: TestLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.projections.views._CALM_SECONDS", 0)
+    with closing(Views(tmp_path / "views.db")) as views:
+        with following(views, history) as follower:
+            assert follower.progress.wait_for(history.chat("ab"), ENOUGH)
+            follower.stop()
+        older = copied(views)
+        with following(views, history) as follower:
+            assert follower.progress.wait_for(history.chat("abcd", turns=5), ENOUGH)
+            follower.stop()
+        copied(views)
+        with following(views, history) as follower:
+            assert follower.progress.wait_for(history.chat("c"), ENOUGH)
+            views.path.write_bytes(older)  # the file stays the same one, and so does its -wal
+            waiting(lambda: bool(list(tmp_path.glob("views.db.damaged-*"))))
+            assert follower.progress.wait_for(history.chat("d"), ENOUGH)
+            waiting(lambda: is_at(views, history.log.head().position))
+            assert content(views) == naive(history.log)
+
+
+def copied(views: Views) -> bytes:
+    """Bring all of the write-ahead log into the file; return what is in it then."""
+    with views.transaction() as db:
+        db.execute("DELETE FROM cursors WHERE 0")
+    views._writer.execute("PRAGMA wal_checkpoint(RESTART)")
+    views._contents.note()
+    return views.path.read_bytes()
+
+
+@pytest.mark.parametrize("emptied", [True, False])
+def test_an_error_of_a_file_that_was_emptied_does_not_pass_for_a_new_one(
+    views: Views, history: TestLog, *, emptied: bool
+) -> None:
+    rebuild(views, history.log, MODELS)
+    views._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    error = sqlite3.DatabaseError("database disk image is malformed")
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    if emptied:
+        views.path.write_bytes(b"")
+    assert views.replace_if_damaged(error) == emptied
+    assert (not views.standings()) == emptied
 
 
 def test_a_file_that_another_process_put_in_place_is_followed_from_there(
