@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 import httpx2
 
@@ -40,6 +41,29 @@ class TooLate(Exception):
 _CODE = re.compile(r"[a-z][a-z_]{0,47}")
 
 
+class Client(httpx2.AsyncClient):
+    """A client whose failures are all `httpx2.HTTPError`.
+
+    Below it a socket is asked for its address right after it was connected. One that the other
+    side has closed by then is gone already, and that is an `AttributeError`.
+    """
+
+    async def send(
+        self,
+        request: httpx2.Request,
+        **options: Any,  # noqa: ANN401 - handed on
+    ) -> httpx2.Response:
+        """Send a request. Raises `httpx2.ReadError` where that ends in no error of HTTP.
+
+        So its outcome is unknown: what cannot be told apart is not sent twice.
+        """
+        try:
+            return await super().send(request, **options)
+        except AttributeError as error:
+            msg = f"the connection broke: {error}"
+            raise httpx2.ReadError(msg, request=request) from error
+
+
 def http_client(
     base_url: str, *, total: float, connections: int, token: str | None = None
 ) -> httpx2.AsyncClient:
@@ -51,7 +75,7 @@ def http_client(
     asked through the environment's proxy.
     """
     headers = {} if token is None else {"authorization": f"Bearer {token}"}
-    return httpx2.AsyncClient(
+    return Client(
         base_url=base_url,
         headers=headers,
         timeout=httpx2.Timeout(total, connect=total / 4, pool=total / 4),

@@ -304,8 +304,9 @@ class Postman:
             limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
             self._client = httpx2.AsyncClient(limits=limits, timeout=None)
         headers = {"content-type": "application/json", **webhook.headers}
-        # ValueError: a URL or a header that cannot be sent. Whatever it is, it is retried.
-        with contextlib.suppress(httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError):
+        # Whatever it is, it is retried: a header that cannot be sent (ValueError), too, and a
+        # socket that was closed right after it was connected (AttributeError).
+        with contextlib.suppress(Exception):
             async with asyncio.timeout(self.manners.patience):
                 answer = await self._client.request(
                     verb, url, content=delivery.body, headers=headers

@@ -104,7 +104,8 @@ async def test_nothing_is_lost_or_doubled_when_what_writes_is_killed(
 
 async def test_a_bot_that_cannot_be_opened_leaves_no_process_behind(tmp_path: Path) -> None:
     settings = load(data=tmp_path / "data", logs=tmp_path / "logs")
-    (settings.bot_directory / "hooks.db").mkdir(parents=True)
+    settings.bot_directory.mkdir(parents=True)
+    (settings.bot_directory / "hooks.db").symlink_to(tmp_path / "nowhere" / "hooks.db")
     nowhere = "http://127.0.0.1:9"
     outside = open_outside(settings, openai_url=nowhere, whapi_url=nowhere)
     before = set(psutil.Process().children())

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.gateways.http import is_loopback, retry_after, safe_code
+from app.gateways.http import Client, is_loopback, retry_after, safe_code
 from app.gateways.openai_wire import MAX_EVENT_BYTES, events_of
 from tests.integration.gateways.conftest import events
 
@@ -49,6 +49,16 @@ def test_retry_after_is_read_in_all_its_forms(
     headers: dict[str, str], seconds: float | None
 ) -> None:
     assert retry_after(httpx2.Headers(headers), now=NOW) == seconds
+
+
+async def test_a_socket_that_was_closed_at_once_is_an_error_of_http() -> None:
+    def handle(_: httpx2.Request) -> httpx2.Response:  # what is raised below httpx2 then
+        msg = "'NoneType' object has no attribute 'getpeername'"
+        raise AttributeError(msg)
+
+    async with Client(transport=httpx2.MockTransport(handle)) as client:
+        with pytest.raises(httpx2.ReadError, match="the connection broke"):
+            await client.get("http://127.0.0.1:9/")
 
 
 @pytest.mark.parametrize("code", [None, 42, "", "Has Spaces", "number_15550100042", "x" * 49])
