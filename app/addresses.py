@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
 
 MASK: Final = "********"
 """What stands for a secret wherever one would be shown."""
@@ -19,6 +22,21 @@ def without_secrets(text: str) -> str:
     place, question, query = rest.partition("?")
     parameters = [_parameter(given) for given in query.split("&")]
     return f"{scheme}://{MASK if user else ''}{at}{place}{question}{'&'.join(parameters)}"
+
+
+def database_of(url: SecretStr) -> tuple[object, ...]:
+    """Return which database an address means: host, port and name. Raises ValueError."""
+    import psycopg  # noqa: PLC0415 - nobody waits for it whose log is a file
+    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
+
+    try:
+        means = conninfo_to_dict(url.get_secret_value())
+    except psycopg.ProgrammingError as error:
+        msg = "an address of a database cannot be read"
+        raise ValueError(msg) from error
+    host = means.get("hostaddr") or means.get("host") or ""
+    name = means.get("dbname") or means.get("user") or ""
+    return (host, str(means.get("port") or "5432"), name)
 
 
 def _parameter(given: str) -> str:

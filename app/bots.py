@@ -25,7 +25,7 @@ import msgspec
 from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
-from app.settings import NAME, Settings, SettingsError, field_named
+from app.settings import NAME, NAME_RULE, Settings, SettingsError, field_named
 
 OF_THE_NODE: Final = frozenset(
     {"data", "logs", "tmp", "bots", "bot", "node", "host", "port", "webhook_header"}
@@ -129,10 +129,7 @@ def _tables(path: Path) -> dict[str, Any]:
 def _bot(settings: Settings, path: Path, name: str, table: object) -> Configured:
     where = f"{path} [bots.{name}]"
     if not NAME.fullmatch(name) or name in RESERVED:
-        msg = (
-            f"{where}: a bot is called by lower case letters, digits, - and _, beginning with "
-            "neither of the last two, and not whapi or control"
-        )
+        msg = f"{where}: {NAME_RULE}, and not whapi or control"
         raise SettingsError(msg)
     if not isinstance(table, dict):
         msg = f"{where} is not a table"

@@ -33,7 +33,7 @@ from app.listening import bound, server_of
 from app.lock import exclusive, exclusive_directory
 from app.node import Seat, door, open_seats
 from app.release import release
-from app.settings import Settings
+from app.settings import Settings, SettingsError
 from app.stopping import Open, Server, Stop, heed, heed_no_more, say
 from app.stores import log_place, refuse_what_is_no_kek
 from app.strays import strays
@@ -101,6 +101,9 @@ def run(settings: Settings) -> int:
                 uvloop.run(_serve(settings, bots))
             finally:
                 heed_no_more()
+    except SettingsError as error:
+        _log.error("SERVE_REFUSED", data=str(settings.data), error=str(error))
+        raise
     except (StoreLocked, LogUnavailable, OSError, EventStoreError, ValueError) as error:
         _log.error("SERVE_REFUSED", data=str(settings.data), error=_said(error))
         raise CannotServe(_said(error)) from error
@@ -198,20 +201,20 @@ def _state(settings: Settings, bot: Settings) -> Path:
 
 
 def _refuse_the_unsafe(bot: Settings) -> None:
-    """Raise ValueError if strangers could write to the bot, or people would get echoes."""
+    """Raise `SettingsError` if strangers could write to the bot, or people would get echoes."""
     if not bot.on_loopback and not bot.webhook_secret.get_secret_value():
         msg = (
             f"webhooks of the bot {bot.bot!r} on {bot.host} need a shared secret: set "
             "HILO_WEBHOOK_SECRET (with several bots: webhook_secret of each) and add it to the "
             f"channel's webhook settings as the header {bot.webhook_header}"
         )
-        raise ValueError(msg)
+        raise SettingsError(msg)
     if _echoes_to_people(bot):
         msg = (
             "WhatsApp would be real and OpenAI simulated: people would get echoes of what they "
             "write. Set OPENAI_API_KEY, or HILO_ECHO_TO_REAL_PEOPLE=true if that is what you want"
         )
-        raise ValueError(msg)
+        raise SettingsError(msg)
 
 
 async def _listen(

@@ -7,6 +7,7 @@ directory, then from the defaults below. `OPENAI_API_KEY`, `OPENAI_BASE_URL`, `W
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Final, Literal, Self
@@ -17,22 +18,28 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
-    DotEnvSettingsSource,
-    EnvSettingsSource,
     SettingsConfigDict,
 )
+
+from app.addresses import database_of
 
 PREFIX: Final = "HILO_"
 """Of every setting's environment variable but those that have a vendor's name."""
 
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 """What a bot may be called."""
+
+NAME_RULE: Final = (
+    "a bot is called by lower case letters, digits, - and _, beginning with neither of the last two"
+)
+"""The same, for people."""
 
 _MIB = 1024 * 1024
 _DEFAULT_BOT: Final = "default"
@@ -60,7 +67,6 @@ class Settings(BaseSettings):
     )
     bot: str = Field(
         _DEFAULT_BOT,
-        pattern=f"^{NAME.pattern}$",
         description="name of the bot: its log is DATA/BOT/log.db",
     )
     bots: str = Field(
@@ -80,7 +86,8 @@ class Settings(BaseSettings):
     database_url: SecretStr = Field(
         SecretStr(""),
         validation_alias=AliasChoices("HILO_DATABASE_URL", "DATABASE_URL", "database_url"),
-        description="PostgreSQL that holds the log (postgresql://…); empty: SQLite in DATA/BOT",
+        description="PostgreSQL that holds the log (postgresql://…), also as DATABASE_URL; "
+        "empty: SQLite in DATA/BOT",
     )
     keys_database_url: SecretStr = Field(
         SecretStr(""),
@@ -227,6 +234,31 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         return SecretStr(given)
 
+    @field_validator("openai_api_key", "whapi_token")
+    @classmethod
+    def _fits_into_a_header(cls, key: SecretStr) -> SecretStr:
+        given = key.get_secret_value().strip()
+        if not all("!" <= character <= "~" for character in given):
+            msg = "it has characters that no key has, as a blank or …: paste the whole key"
+            raise ValueError(msg)
+        return SecretStr(given)
+
+    @field_validator("model", "apology", "host", "webhook_header", "bot")
+    @classmethod
+    def _is_given(cls, text: str, about: ValidationInfo) -> str:
+        if not text.strip():
+            default = cls.model_fields[str(about.field_name)].get_default()
+            msg = f"it is empty; leave it out for the default, {default!r}"
+            raise ValueError(msg)
+        return text
+
+    @field_validator("bot")
+    @classmethod
+    def _names_a_bot(cls, name: str) -> str:
+        if not NAME.fullmatch(name):
+            raise ValueError(NAME_RULE)
+        return name
+
     @field_validator("timezone")
     @classmethod
     def _is_a_zone(cls, name: str) -> str:
@@ -325,29 +357,6 @@ def load(**overrides: object) -> Settings:
         raise SettingsError(msg) from None
 
 
-def database_of(url: SecretStr) -> tuple[object, ...]:
-    """Return which database an address means: host, port and name. Raises ValueError."""
-    import psycopg  # noqa: PLC0415 - nobody waits for it whose log is a file
-    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
-
-    try:
-        means = conninfo_to_dict(url.get_secret_value())
-    except psycopg.ProgrammingError as error:
-        msg = "an address of a database cannot be read"
-        raise ValueError(msg) from error
-    host = means.get("hostaddr") or means.get("host") or ""
-    name = means.get("dbname") or means.get("user") or ""
-    return (host, str(means.get("port") or "5432"), name)
-
-
-def environment_name(name: str) -> str:
-    """Return the environment variable of a setting."""
-    alias = Settings.model_fields[name].validation_alias
-    if isinstance(alias, AliasChoices):
-        return str(alias.choices[0])
-    return f"{PREFIX}{name}".upper()
-
-
 def field_named(name: str) -> str:
     """Return the setting that a name, or an environment variable's, stands for."""
     for field_name, field in Settings.model_fields.items():
@@ -355,6 +364,21 @@ def field_named(name: str) -> str:
         if isinstance(alias, AliasChoices) and name in alias.choices:
             return field_name
     return name
+
+
+_PLAINLY: Final = {
+    "int_parsing": "it is no whole number",
+    "float_parsing": "it is no number",
+    "bool_parsing": "it is neither true nor false",
+}
+"""What pydantic says in the words of a programmer."""
+
+
+def _as_given(name: str) -> str:
+    """Return the name of those of a setting by which it was given, as far as that can be told."""
+    alias = Settings.model_fields[field_named(name)].validation_alias
+    choices = [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else []
+    return next((choice for choice in choices if choice in os.environ), name)
 
 
 def _problem(error: ErrorDetails) -> str:
@@ -365,27 +389,7 @@ def _problem(error: ErrorDetails) -> str:
     field = Settings.model_fields.get(name)
     hidden = field is None or field.annotation is SecretStr
     given = "" if hidden else f"={error['input']!r}"
-    variable = f"HILO_{name.upper()}" if field is not None else name
-    says = error["msg"].removeprefix("Value error, ")
+    variable = f"HILO_{name.upper()}" if field is not None else _as_given(name)
+    says = _PLAINLY.get(error["type"], error["msg"].removeprefix("Value error, "))
     says = says[:1].lower() + says[1:]
     return f"{variable}{given}: {says}"
-
-
-def sources(settings: Settings) -> dict[str, str]:
-    """Return, for each setting, where its value came from: environment, .env file or default."""
-    from_env = EnvSettingsSource(Settings)()
-    from_file = DotEnvSettingsSource(Settings)()
-    found: dict[str, str] = {}
-    for name, field in Settings.model_fields.items():
-        keys = {name}
-        if isinstance(field.validation_alias, AliasChoices):
-            keys |= {str(choice) for choice in field.validation_alias.choices}
-        if keys & from_env.keys():
-            found[name] = "environment"
-        elif keys & from_file.keys():
-            found[name] = ".env file"
-        elif getattr(settings, name) != field.get_default(call_default_factory=False):
-            found[name] = "command line"
-        else:
-            found[name] = "default"
-    return found

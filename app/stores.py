@@ -16,7 +16,7 @@ import msgspec
 import psycopg
 
 from app.addresses import without_secrets
-from app.settings import Settings
+from app.settings import Settings, SettingsError
 from eventstore.errors import HalfCopied, KeyEncryptionKeyError, KeyringError, LogUnavailable
 from eventstore.keyring import KeyEncryptionKey, Keyring
 from eventstore.keystore import KeyStore, SqliteKeyStore
@@ -150,10 +150,14 @@ def has_kek(settings: Settings) -> bool:
 
 
 def refuse_what_is_no_kek(settings: Settings) -> None:
-    """Raise `KeyEncryptionKeyError` if the settings hold a key that none can be."""
+    """Raise `SettingsError` if the settings hold a key that none can be."""
     given = settings.kek.get_secret_value()
-    if given:
-        KeyEncryptionKey.from_base64(given)
+    try:
+        if given:
+            KeyEncryptionKey.from_base64(given)
+    except KeyEncryptionKeyError as error:
+        msg = f"HILO_KEK: {error}"
+        raise SettingsError(msg) from None  # the cause would quote the key
 
 
 def kek_file(settings: Settings) -> Path:

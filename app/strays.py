@@ -15,7 +15,8 @@ import msgspec
 from pydantic_settings import DotEnvSettingsSource
 
 from app.bots import variables_of
-from app.settings import PREFIX, Settings, SettingsError, environment_name
+from app.setting_sources import environment_name
+from app.settings import PREFIX, Settings, SettingsError
 
 _NOT_OURS: Final = ("HILO_TEST_", "HILO_BENCH_")
 """What the tests and the benchmarks are told by."""

@@ -39,7 +39,8 @@ def show_config(*, data: Data = None, bot: Bot = None, as_json: Json = False) ->
     """
     from app.bots import configured_bot
     from app.cli import output
-    from app.settings import Settings, environment_name
+    from app.setting_sources import environment_name
+    from app.settings import Settings
     from app.strays import strays
 
     bot_here = configured_bot(installation_of(data, bot))
@@ -78,7 +79,7 @@ def show_config(*, data: Data = None, bot: Bot = None, as_json: Json = False) ->
 def _came_from(bot: Configured, given: set[str]) -> dict[str, str]:
     """Return where each value came from; a bot's table says so before the environment does."""
     from app.bots import OF_THE_BOT, bots_file
-    from app.settings import sources
+    from app.setting_sources import sources
 
     path = bots_file(bot.settings)
     table = {} if path is None else dict.fromkeys(OF_THE_BOT, "default")

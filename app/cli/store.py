@@ -85,7 +85,7 @@ def _keys(settings: Settings) -> tuple[str, str, str]:
 
 def _owner(settings: Settings) -> str:
     """Return the owner's address of the log's database. Raises `WrongUsage`."""
-    from app.settings import database_of
+    from app.addresses import database_of
 
     owner = settings.owner_database_url
     if not owner.get_secret_value():
@@ -101,7 +101,7 @@ def _owner_of_keys(settings: Settings) -> str:
     """Return the owner's address of the keys' database. Raises `WrongUsage`."""
     from psycopg.conninfo import make_conninfo
 
-    from app.settings import database_of
+    from app.addresses import database_of
 
     given = settings.owner_keys_database_url
     keys = database_of(settings.keys_database_url)

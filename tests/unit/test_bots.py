@@ -125,10 +125,10 @@ def test_the_example_of_the_documentation_is_taken_as_it_stands(
     page = (Path(__file__).parents[2] / "docs" / "bots.md").read_text("utf-8")
     example = page.partition("```toml\n")[2].partition("```")[0]
     for variable in set(re.findall(r'_env = "(\w+)"', example)):
-        monkeypatch.setenv(variable, f"of {variable}")
+        monkeypatch.setenv(variable, f"of-{variable}")
     sales, helping = bots_of(load(data=write(tmp_path, example)))
     assert (sales.runs_at_once, helping.model) == (20, "gpt-5")
-    assert sales.whapi_token.get_secret_value() == "of SALES_TOKEN"
+    assert sales.whapi_token.get_secret_value() == "of-SALES_TOKEN"
 
 
 def test_the_page_about_bots_names_what_no_table_may_have() -> None:

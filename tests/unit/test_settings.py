@@ -51,6 +51,34 @@ def test_the_own_name_of_the_setting_comes_before_the_common_one(
 
 
 @pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("OPENAI_API_KEY", "sk-…", "OPENAI_API_KEY: it has characters that no key has"),
+        ("WHAPI_TOKEN", "two words", "WHAPI_TOKEN: it has characters that no key has"),
+        ("HILO_MODEL", " ", "HILO_MODEL=' ': it is empty; leave it out for the default, 'gpt-5"),
+        ("HILO_APOLOGY", "", "HILO_APOLOGY='': it is empty"),
+        ("HILO_BOT", "Mi Bot", "HILO_BOT='Mi Bot': a bot is called by lower case letters"),
+        ("HILO_PORT", "many", "HILO_PORT='many': it is no whole number"),
+        ("HILO_QUIET_SECONDS", "few", "HILO_QUIET_SECONDS='few': it is no number"),
+        ("HILO_THREAD_FILES", "perhaps", "HILO_THREAD_FILES='perhaps': it is neither true nor"),
+        ("DATABASE_URL", "mysql://h/d", " DATABASE_URL: it begins with postgresql://"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named_as_it_was_given(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert said in str(caught.value)
+
+
+def test_blanks_around_a_key_are_not_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-0123 \n")
+    assert load().openai_api_key.get_secret_value() == "sk-0123"
+
+
+@pytest.mark.parametrize(
     ("address", "shown"),
     [
         (LOG, "postgresql://********@db.example/hilo"),

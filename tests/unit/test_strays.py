@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import Settings, environment_name, load
+from app.setting_sources import environment_name
+from app.settings import Settings, load
 from app.strays import strays
 
 

@@ -104,27 +104,27 @@ async def test_a_server_whose_port_is_taken_says_so_before_it_does_anything(
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "said", "code"),
     [
-        ("HILO_HOST", "0.0.0.0", b"need a shared secret"),
-        ("HILO_KEK", "no key", b"is not base64"),
-        ("HILO_DATABASE_URL", "postgresql://hilo@127.0.0.1:9/log", b"cannot open the log"),
+        ("HILO_HOST", "0.0.0.0", b"need a shared secret", 2),
+        ("HILO_KEK", "no key", b"HILO_KEK: the key-encryption key is not base64", 2),
+        ("HILO_DATABASE_URL", "postgresql://hilo@127.0.0.1:9/log", b"cannot open the log", 3),
     ],
 )
 async def test_a_server_that_is_refused_leaves_nothing_behind(
-    server: Server, name: str, value: str, said: bytes
+    server: Server, name: str, value: str, said: bytes, code: int
 ) -> None:
     for real in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "WHAPI_TOKEN", "WHAPI_BASE_URL"):
         server.set(real, "")
     server.set("HILO_KEYS_DATABASE_URL", "postgresql://hilo@127.0.0.1:9/keys")
     server.set(name, value)
     await server.start(wait=False)
-    assert await server.dies() == 3
+    assert await server.dies() == code
     assert said in server.said
     assert not server.data.exists()
     server.data.mkdir()
     await server.start(wait=False)
-    assert await server.dies() == 3
+    assert await server.dies() == code
     assert list(server.data.iterdir()) == []
 
 
