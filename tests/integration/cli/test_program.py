@@ -96,7 +96,7 @@ def test_a_setting_that_is_none_is_named_where_somebody_looks(hilo: Hilo, tmp_pa
         text=True,
         check=False,
     )
-    assert served.returncode == 3
+    assert served.returncode == 2
     first, second = served.stderr.splitlines()[:2]
     assert first == f"!! {said}HILO_WEBHOOK_SECRET?"
     assert "need a shared secret" in second
