@@ -70,10 +70,20 @@ def create(  # noqa: PLR0913 - what a key is
 
 
 def revoke(settings: Settings, key_id: str, *, by: str, why: str) -> None:
-    """Take a key back for good. Raises `NoSuchKey` if none of that id is good."""
+    """Take a key back for good. Raises `NoSuchKey` if there is none, or it is revoked already."""
     done = _decide(settings, lambda access, now: access.revoke(key_id, by=by, why=why, now=now))
     if not isinstance(done, Done):
-        msg = f"there is no key {key_id!r} that is not revoked: hilo keys list shows all"
+        refuse_to_revoke(settings, key_id)  # raises: no key is made or comes back under an old id
+
+
+def refuse_to_revoke(settings: Settings, key_id: str) -> None:
+    """Raise `NoSuchKey` if there is no key of that id, or it is revoked already."""
+    key = next((one for one in keys(settings) if one.id == key_id), None)
+    if key is None:
+        msg = f"there is no key {key_id!r}: hilo keys list shows all"
+        raise NoSuchKey(msg)
+    if key.revoked_at is not None:
+        msg = f"the key {key_id!r} is revoked already"
         raise NoSuchKey(msg)
 
 

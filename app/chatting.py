@@ -21,6 +21,7 @@ from typing import Final
 import httpx2
 import msgspec
 
+from app.calling import called
 from app.settings import Settings
 from app.terminal import Screen, Typed
 
@@ -91,12 +92,14 @@ def run(settings: Settings, *, url: str | None, phone: str, name: str) -> int:
     try:
         return asyncio.run(_chat(settings, address, phone, name))
     except httpx2.HTTPError as error:
-        why = type(error).__name__
-        msg = (
-            f"the simulated WhatsApp of {address.url} cannot be reached ({why}): see whether hilo "
-            "serve runs, and start it again"
-        )
-        raise NobodyThere(msg) from error
+        raise NobodyThere(_unreachable(address, error)) from error
+
+
+def _unreachable(address: _Address, error: httpx2.HTTPError) -> str:
+    return (
+        f"the simulated WhatsApp of {address.url} cannot be reached ({type(error).__name__}): see "
+        "whether hilo serve runs, and start it again"
+    )
 
 
 def _address_of(announcement: Path, bot: str, url: str | None) -> _Address:
@@ -141,29 +144,50 @@ async def _chat(settings: Settings, address: _Address, phone: str, name: str) ->
         screen = Screen(sys.stdin.isatty() and sys.stdout.isatty())
         screen.greet(address.url, phone, [message.line for message in said_before])
         where = partial(_address_of, settings.data / "serve.json", settings.bot, None)
-        typed = Typed(ends=2 if screen.interactive else 1)
-        reading = asyncio.create_task(_show(me, screen, where))
-        writing = asyncio.create_task(_write(me, screen, typed))
         try:
-            await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
-            if not writing.done():  # the reader ends by an error only
-                reading.result()
-            writing.result()
-            me.leaving = True
-            if me.server_gone:
-                raise NobodyThere(me.server_gone)
-            if screen.interactive and not me.is_owed:
-                return ANSWERED
-            patience = settings.longest_seconds + settings.run_seconds + _MARGIN_SECONDS
-            answers = _last_answers(me, reading, patience)
-            return await (
-                _unless_left(answers, me, screen, typed) if screen.interactive else answers
-            )
-        finally:
-            for task in (reading, writing):
-                task.cancel()
-            await asyncio.gather(reading, writing, return_exceptions=True)
-            screen.end()
+            return await _talk(settings, me, screen, where)
+        except NobodyThere as error:
+            msg = f"{error}{_what_is_open(me, phone)}"
+            raise NobodyThere(msg) from error
+        except httpx2.HTTPError as error:
+            msg = f"{_unreachable(address, error)}{_what_is_open(me, phone)}"
+            raise NobodyThere(msg) from error
+
+
+async def _talk(
+    settings: Settings, me: _Phone, screen: Screen, where: Callable[[], _Address]
+) -> int:
+    typed = Typed(ends=2 if screen.interactive else 1)
+    reading = asyncio.create_task(_show(me, screen, where))
+    writing = asyncio.create_task(_write(me, screen, typed))
+    try:
+        await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
+        if not writing.done():  # the reader ends by an error only
+            reading.result()
+        writing.result()
+        me.leaving = True
+        if me.server_gone:
+            raise NobodyThere(me.server_gone)
+        if screen.interactive and not me.is_owed:
+            return ANSWERED
+        patience = settings.longest_seconds + settings.run_seconds + _MARGIN_SECONDS
+        answers = _last_answers(me, reading, patience)
+        return await (_unless_left(answers, me, screen, typed) if screen.interactive else answers)
+    finally:
+        for task in (reading, writing):
+            task.cancel()
+        await asyncio.gather(reading, writing, return_exceptions=True)
+        screen.end()
+
+
+def _what_is_open(me: _Phone, phone: str) -> str:
+    """Say what becomes of a message that has no answer where the server has gone; "" if none is."""
+    if not (me.sending or me.is_owed):
+        return ""
+    return (
+        f". Your last message has no answer yet: if {called()} log show {phone} has it, the bot "
+        "acknowledged it, and answers it once it is started again; if not, write it again"
+    )
 
 
 async def _write(me: _Phone, screen: Screen, typed: Typed) -> None:
@@ -278,6 +302,8 @@ class _Phone:
         self.answered = 0
         """Number in the chat of the bot's newest message that was shown."""
         self.bot_presence: str | None = None
+        self.sending = False
+        """Whether a message was given to WhatsApp, and it did not say that it took it."""
         self.server_gone = ""
         """What to say while there is no server."""
         self.leaving = False
@@ -321,9 +347,10 @@ class _Phone:
     async def say(self, text: str) -> None:
         """Send a message."""
         told = {"text": text, "name": self._name}
+        self.sending = True
         answer = await self._whapi.post(f"{self._path}/say", json=told)
         answer.raise_for_status()
-        self.said = int(answer.json()["seq"])
+        self.said, self.sending = int(answer.json()["seq"]), False
 
     async def news(self) -> tuple[_Message, ...]:
         """Return new messages, as soon as there are some or the bot's presence changes."""

@@ -367,10 +367,11 @@ async def _point_webhooks(seat: Seat, url: str, bots: int) -> None:
 def _greet(settings: Settings, address: Address, seats: Sequence[Seat]) -> None:
     whose = "bot " if len(seats) == 1 else "the bots "
     whose += ", ".join(repr(seat.bot) for seat in seats)
+    url = _for_others(address.url)
     lines = [
         f"Hilo {release()} serves {whose} at {address.url}",
-        f"  webhooks  POST {address.url}/webhooks/whapi{_or_by_path(seats)}",
-        f"  health    {address.url}/healthz  {address.url}/readyz  {address.url}/metrics",
+        f"  webhooks  POST {url}/webhooks/whapi{_or_by_path(seats)}",
+        f"  health    {url}/healthz  {url}/readyz  {url}/metrics",
     ]
     for seat in seats:
         technical = logs.file_in(settings.logs_directory).absolute()
@@ -384,6 +385,13 @@ def _greet(settings: Settings, address: Address, seats: Sequence[Seat]) -> None:
         sys.stdout.flush()
     except OSError as error:  # nobody reads it, or its disk is full
         _log.warning("SERVE_ANNOUNCE_ERROR", error=f"{type(error).__name__}: {error}")
+
+
+def _for_others(url: str) -> str:
+    """Return the URL as somebody else can use it: 0.0.0.0 and [::] are nobody's address."""
+    for every_address in ("//0.0.0.0:", "//[::]:"):
+        url = url.replace(every_address, "//<any address of this machine>:")
+    return url
 
 
 def _or_by_path(seats: Sequence[Seat]) -> str:

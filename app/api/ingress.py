@@ -49,7 +49,8 @@ _UNAUTHENTIC = Problem(
     type="/problems/unauthentic-webhook",
     title="The webhook's secret is missing or wrong",
     status=401,
-    detail="Set the secret as a custom header in the channel's webhook settings.",
+    detail="Set the secret as a custom header in the channel's webhook settings. A path that names "
+    "no bot of this server is answered so, too: see that it is /webhooks/whapi or that of a bot.",
 )
 _NO_SUCH_WEBHOOK = Problem(
     type="/problems/no-such-webhook",
@@ -63,6 +64,12 @@ _UNKNOWN_CHANNEL = Problem(
     status=404,
     detail="Configure a bot with the channel_id of this webhook, or remove the webhook from the "
     "channel's settings.",
+)
+_OTHER_CHANNEL = Problem(
+    type="/problems/unknown-channel",
+    title="The bot of this path serves another channel",
+    status=404,
+    detail="Set the channel's webhook URL to the path of its own bot, or to /webhooks/whapi.",
 )
 _TOO_LARGE = Problem(
     type="/problems/body-too-large",
@@ -275,7 +282,7 @@ class WebhookIngress:
             # The message may hold personal data: its type and place have to do.
             _log.error("WEBHOOK_ERROR", error=type(error).__name__, where=where(error))
             raise _Refused(UNEXPECTED) from None
-        raise _Refused(_UNKNOWN_CHANNEL)
+        raise _Refused(_OTHER_CHANNEL if bot else _UNKNOWN_CHANNEL)
 
 
 def _received(facts: int, odd: Odd) -> bytes:

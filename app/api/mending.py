@@ -9,6 +9,8 @@ without recursion and in linear time.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from hashlib import sha256
 
 DEEPEST = 100
 """Brackets around what is kept. Whapi's items need about ten."""
@@ -31,13 +33,49 @@ def with_whole_characters(body: bytes) -> bytes:
     return _ESCAPE.sub(lambda m: _REPLACEMENT if m.lastgroup == "half" else m[0], body)
 
 
-def without_depths(body: bytes) -> tuple[bytes, list[bytes]]:
-    """Return `body` with what lies below `DEEPEST` brackets replaced by null, and what that was.
+class Holes:
+    """What was cut out of a body, and the marks that stand for it there.
+
+    A mark is a string that the body cannot hold: it is made of the body's hash.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        """Nothing is cut yet."""
+        self._name = sha256(body).hexdigest().encode()
+        self._mark = re.compile(rb'"%b:([0-9]+)"' % self._name)
+        self._cut: list[bytes] = []
+        self._filled: set[int] = set()
+
+    def cut(self, part: bytes) -> bytes:
+        """Keep a part of the body; return the mark to put in its place."""
+        self._cut.append(part)
+        return b'"%b:%d"' % (self._name, len(self._cut) - 1)
+
+    def fill(self, raw: bytes) -> bytes:
+        """Return what of the body is in `raw` as it came, with the parts that its marks stand for.
+
+        The same bytes, if there are no marks in it.
+        """
+        return self._mark.sub(self._part, raw)
+
+    @property
+    def left(self) -> Sequence[bytes]:
+        """The parts that were never filled in."""
+        return [part for number, part in enumerate(self._cut) if number not in self._filled]
+
+    def _part(self, mark: re.Match[bytes]) -> bytes:
+        number = int(mark[1])
+        self._filled.add(number)
+        return self._cut[number]
+
+
+def without_depths(body: bytes) -> tuple[bytes, Holes]:
+    """Return `body` with what lies below `DEEPEST` brackets replaced by marks, and what that was.
 
     What a body that is cut short leaves open is left as it is: it is no JSON anyway.
     """
+    holes = Holes(body)
     kept: list[bytes] = []
-    cut: list[bytes] = []
     depth = start = done = 0
     for token in _TOKEN.finditer(body):
         bracket = token[0]
@@ -48,7 +86,6 @@ def without_depths(body: bytes) -> tuple[bytes, list[bytes]]:
         elif bracket in (b"]", b"}"):
             depth -= 1
             if depth == DEEPEST:
-                kept += (body[done:start], b"null")
-                cut.append(body[start : token.end()])
+                kept += (body[done:start], holes.cut(body[start : token.end()]))
                 done = token.end()
-    return b"".join((*kept, body[done:])), cut
+    return b"".join((*kept, body[done:])), holes

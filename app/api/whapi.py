@@ -18,7 +18,7 @@ from collections.abc import Iterable
 import msgspec
 from msgspec import Raw
 
-from app.api.mending import with_whole_characters, without_depths
+from app.api.mending import Holes, with_whole_characters, without_depths
 from app.api.whapi_items import OBJECT, READERS, read_removed, string_of
 from app.api.whapi_messages import (
     UNREADABLE,
@@ -116,12 +116,12 @@ def _one_text(body: bytes, method: str | None) -> Delivery | None:
 
 
 def _whatever(body: bytes, event: str | None, method: str | None) -> Delivery:
-    envelope, cut = _envelope(body)
+    envelope, holes = _envelope(body)
     channel = string_of(envelope.pop("channel_id", None))
     said = _event_of(envelope.pop("event", None))
     verb = word(said.event or said.method or method).lower() or "post"
     topic = word(said.type or event).lower()
-    facts: list[Fact] = [RejectedFact(reason="nested too deeply", raw=part) for part in cut]
+    facts: list[Fact] = []
     rest: dict[str, Raw] = {}
     items = 0
     for name, value in envelope.items():
@@ -141,21 +141,44 @@ def _whatever(body: bytes, event: str | None, method: str | None) -> Delivery:
         # Channel health, QR code, user: one fact for all that is no list, as it came.
         raw = msgspec.json.encode(rest) if envelope else body
         facts.append(OtherFact(kind=f"{topic or 'unknown'}.{verb}", raw=raw))
+    if holes is not None:
+        facts = _filled(facts, holes)
     if len(facts) > 1:
         facts = _summed_up(_once(facts))
     return Delivery("whapi", channel, tuple(facts))
 
 
-def _envelope(body: bytes) -> tuple[dict[str, Raw], list[bytes]]:
+def _filled(facts: Iterable[Fact], holes: Holes) -> list[Fact]:
+    """Give what is kept as it came its depths again; what else was cut is rejected by itself.
+
+    So an item that is nested too deeply is one fact, unless it can be read without its depths.
+    """
+    whole = [_whole(fact, holes) for fact in facts]
+    return [RejectedFact(reason="nested too deeply", raw=part) for part in holes.left] + whole
+
+
+def _whole(fact: Fact, holes: Holes) -> Fact:
+    if not isinstance(fact, RejectedFact | OtherFact):
+        return fact
+    raw = holes.fill(fact.raw)
+    if raw == fact.raw:
+        return fact
+    if isinstance(fact, OtherFact):
+        return msgspec.structs.replace(fact, raw=raw)
+    name = fact.reason.partition(":")[0]
+    return RejectedFact(reason=f"{name}: nested too deeply", raw=raw)
+
+
+def _envelope(body: bytes) -> tuple[dict[str, Raw], Holes | None]:
     """Return the body's fields, and what had to be cut out of it to read them."""
     try:
         try:
-            return OBJECT.decode(body), []
+            return OBJECT.decode(body), None
         except msgspec.ValidationError:
             raise
         except UNREADABLE:
-            mended, cut = without_depths(with_whole_characters(body))
-            return OBJECT.decode(mended), cut
+            mended, holes = without_depths(with_whole_characters(body))
+            return OBJECT.decode(mended), holes
     except msgspec.ValidationError:
         msg = "the body is not a JSON object: send the webhook envelope as Whapi does"
         raise NotAnEnvelope(msg) from None

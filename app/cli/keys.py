@@ -135,11 +135,9 @@ def revoke(
         msg = '--why is empty: say why the key is revoked, as in --why "its laptop was stolen"'
         raise WrongUsage(msg)
     settings = installation_of(data, None)
-    if not any(one.id == key and one.revoked_at is None for one in access.keys(settings)):
-        msg = f"there is no key {key!r} that is not revoked: see hilo keys list"
-        raise FoundProblem(msg)
-    by = acted(settings, "keys revoke", bot="", why=why, about=(key,))
     try:
+        access.refuse_to_revoke(settings, key)  # before it is on record
+        by = acted(settings, "keys revoke", bot="", why=why, about=(key,))
         access.revoke(settings, key, by=by, why=why)
     except access.NoSuchKey as error:
         raise FoundProblem(str(error)) from None

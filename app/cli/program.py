@@ -144,7 +144,8 @@ def _usage_message(error: typer.TyperException) -> str:
     text = text.rstrip(".")
     if text.startswith("Missing ") and text.endswith("'"):  # its name alone, and nothing to choose
         text += _what_it_is(getattr(error, "param", None))
-    return f"{text}. See: {where} --help" if text else ""
+    stop = "" if text.endswith("?") else "."  # "Did you mean …?"
+    return f"{text}{stop} See: {where} --help" if text else ""
 
 
 def _what_it_is(parameter: object) -> str:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from app.projections import ThreadView
     from eventstore.types import StreamName
 
-_LAST_EVENTS = 100
 _MOST = 1000
 _FARTHEST = 10_000_000
 """Of a page of people, as over HTTP: each of them is opened by reads of their own."""
@@ -160,6 +159,7 @@ def _not_yet(here: Installation, who: str, stream: StreamName, position: int) ->
 
 def _identity(here: Installation, user: User) -> dict[str, object]:
     from app.installation import USER_PREFIX, InstallationError
+    from app.projections.clients import last_name_said
     from eventstore.errors import KeyringError
 
     pseudonym = user.stream.removeprefix(USER_PREFIX)
@@ -169,7 +169,7 @@ def _identity(here: Installation, user: User) -> dict[str, object]:
         handles = here.keyring.handles_of(pseudonym)
         identity["handles"] = [{"kind": h.kind, "value": h.value} for h in handles]
         identity["name"] = _name(here, user, pseudonym)
-        identity["user_name"] = _user_name(here, user)
+        identity["user_name"] = last_name_said(user.stream, user.version, here.log, here.sealer)
     except (InstallationError, KeyringError) as error:
         identity["hidden"] = str(error)
     return identity
@@ -182,18 +182,6 @@ def _name(here: Installation, user: User, pseudonym: str) -> str | None:
     if sealed is None:
         return None
     return here.sealer.open(pseudonym, user.stream, "profile", sealed, Profile).shown_name
-
-
-def _user_name(here: Installation, user: User) -> str | None:
-    """Return what they call themselves, if one of their last messages says it."""
-    from app.projections.clients import name_said_at
-    from eventstore.types import Version
-
-    after = Version(max(0, user.version - _LAST_EVENTS))
-    for entry in reversed(here.log.read_stream(user.stream, after=after, up_to=user.version)):
-        if name := name_said_at(entry.position, here.log, here.sealer):
-            return name
-    return None
 
 
 def _standing(user: User) -> dict[str, object]:
@@ -259,10 +247,12 @@ def _print(shown: dict[str, object], user: User, *, as_json: bool) -> None:
 
 def _absent(shown: dict[str, object], user: User) -> dict[str, str]:
     """Return, for what is not there of who they are, why it is not."""
+    from app.projections.clients import NAMED_WITHIN
+
     if "hidden" in shown:
         why = dict.fromkeys(("handles", "name", "user_name"), _UNOPENED)
     else:
-        said = f"not told: not in the last {_LAST_EVENTS} events"
+        said = f"not told: not in the last {NAMED_WITHIN} events"
         why = {"name": "empty in the address book", "user_name": said}
     if user.state.profile is None:  # then nothing is sealed, either
         why["name"] = "not told: no address book and no import has named them"

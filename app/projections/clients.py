@@ -15,10 +15,12 @@ from app.projections.views import Views
 from eventstore.codec import Codec
 from eventstore.sealing import Sealed, Sealer
 from eventstore.store import LogReader
-from eventstore.types import Position, StreamName
+from eventstore.types import Position, Recorded, StreamName, Version
 
 _COLUMNS: Final = "user, profile, chat, named_at, thread, last_activity, tokens"
 _WIDTH: Final = 7
+NAMED_WITHIN: Final = 100
+"""Of so many last events of a person, the messages are looked at for what they call themselves."""
 # An import moves the recorded activity alone: what is live is the later of both.
 _PAGE: Final = f"""
     SELECT {", ".join(f"c.{name}" for name in _COLUMNS.split(", "))},
@@ -144,7 +146,26 @@ def name_said_at(position: Position, log: LogReader, sealer: Sealer) -> str | No
     Raises `Forgotten`, `KeyMissing` or `CannotUnseal`.
     """
     recorded = log.event_at(position)
-    if recorded is None or not _messages.knows(recorded.type):
+    return None if recorded is None else _name_in(recorded, sealer)
+
+
+def last_name_said(
+    stream: StreamName, up_to: Version, log: LogReader, sealer: Sealer
+) -> str | None:
+    """Return what a person called themselves in the newest message up to a version that says it.
+
+    Of the last `NAMED_WITHIN` events: None if none of them says it. Raises as `name_said_at`.
+    """
+    after = Version(max(0, up_to - NAMED_WITHIN))
+    names = (
+        _name_in(recorded, sealer)
+        for recorded in reversed(log.read_stream(stream, after=after, up_to=up_to))
+    )
+    return next(filter(None, names), None)
+
+
+def _name_in(recorded: Recorded, sealer: Sealer) -> str | None:
+    if not _messages.knows(recorded.type):
         return None
     event = _messages.decode(recorded.type, recorded.state)
     assert isinstance(event, MessageReceived)  # noqa: S101 - the codec knows no other

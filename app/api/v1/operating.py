@@ -7,6 +7,7 @@ have to give, before it is done.
 from __future__ import annotations
 
 from collections.abc import Callable
+from email.message import Message
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -22,8 +23,22 @@ from app.projections import MODELS, NotThatState, ReadModel, Standing, UnknownMo
 from app.projections import operating as models
 from eventstore.types import Position
 
-router = APIRouter(prefix="/v1/projections", tags=["operating"])
 Operator = Annotated[Caller, Depends(needs("operate"))]
+
+
+async def _is_json(request: Request, _: Operator) -> None:
+    """Refuse a body that does not say that it is JSON. Raises `ProblemError`.
+
+    What an operator may do is not for a page's form to ask, which can send any other type.
+    """
+    sent = Message()
+    sent["content-type"] = request.headers.get("content-type", "")
+    kind = sent.get_content_type()
+    if kind != "application/json" and not kind.endswith("+json") and await request.body():
+        raise ProblemError(_NOT_JSON)
+
+
+router = APIRouter(prefix="/v1/projections", tags=["operating"], dependencies=[Depends(_is_json)])
 Name = Annotated[str, Path(max_length=64, description="a read model of `GET /v1/projections`")]
 
 
@@ -61,11 +76,19 @@ class Asked(msgspec.Struct, frozen=True):
     started: bool = True
 
 
+_NOT_JSON: Final = Problem(
+    type="/problems/not-json",
+    title="The body is not sent as JSON",
+    status=415,
+    detail="Send the header content-type: application/json with it; curl sends another unless it "
+    "is told: curl --json, or -H 'content-type: application/json'.",
+)
 _STANDING: Final = {"name": "usage", "state": "paused", "position": 42, "error": "paused by …"}
 _DONE: Final = {
     **answers(Operated, "How it stands now.", _STANDING),
     400: problem("The body is no text."),
     413: problem("The body is too large."),
+    415: problem("The body is not sent as `content-type: application/json`."),
 }
 _STARTED: Final[dict[int | str, dict[str, Any]]] = {
     202: answers(Asked, "It is under way.", {"name": "usage", "started": True})[200],

@@ -57,6 +57,9 @@ class UserFacts(msgspec.Struct, frozen=True):
     delivering: bool
     parked: bool
     name: str | None
+    """As the address book, or what was imported, has it."""
+    user_name: str | None
+    """What they call themselves, as one of their last messages says, or what was imported."""
     labels: tuple[str, ...]
     phone: str | None
 
@@ -103,6 +106,7 @@ _USER: Final = {
     "delivering": False,
     "parked": False,
     "name": MASK,
+    "user_name": MASK,
     "labels": [],
     "phone": MASK,
 }
@@ -308,6 +312,7 @@ def _facts(read: Read, user: User, position: Position) -> UserFacts:
         delivering=s.delivery is not None,
         parked=s.parked is not None,
         name=profile.shown_name or None,
+        user_name=_user_name(read, user, pseudonym) or profile.user_name or None,
         labels=profile.labels,
         phone=_phone(read, pseudonym),
     )
@@ -324,6 +329,16 @@ def _profile(read: Read, user: User, pseudonym: str) -> Profile:
     except KeyringError as error:
         _say_unopened(pseudonym, error)
         return Profile()
+
+
+def _user_name(read: Read, user: User, pseudonym: str) -> str | None:
+    if not read.caller.may("numbers"):
+        return MASK
+    try:
+        return clients.last_name_said(user.stream, user.version, read.bot.log, read.bot.sealer)
+    except KeyringError as error:
+        _say_unopened(pseudonym, error)
+        return None
 
 
 def _phone(read: Read, pseudonym: str) -> str | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from app.aggregates.control import stream_of
 from app.aggregates.control_events import OperatorActed
 from app.control import CODEC
@@ -50,6 +52,32 @@ async def test_an_operator_pauses_and_resumes_and_the_control_log_says_who_and_w
         ("projections pause", me, "prices are wrong", ("usage",)),
         ("projections resume", me, "mended", ("usage",)),
     ]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"content-type": "application/x-www-form-urlencoded"}, 415),  # curl's own
+        ({"content-type": "text/plain"}, 415),
+        ({}, 415),
+        ({"content-type": "application/json"}, 200),
+        ({"content-type": "Application/JSON; charset=utf-8"}, 200),
+        ({"content-type": "application/merge-patch+json"}, 200),
+    ],
+)
+async def test_a_reason_that_is_not_sent_as_json_is_told_how_to_be_sent(
+    stage: Stage, key: Key, local: Client, headers: dict[str, str], status: int
+) -> None:
+    await stage.until(lambda: stage.bot.follower.progress.position == stage.bot.log.head().position)
+    url, content = "/v1/projections/usage/pause", b'{"why": "x"}'
+    answer = await local.post(url, headers=key("operator") | headers, content=content)
+    assert answer.status_code == status, answer.text
+    stranger = await local.post(url, headers=headers, content=content)
+    assert stranger.status_code == 401
+    assert len(acts(stage)) == (status == 200)
+    if status == 415:
+        assert answer.json()["type"] == "/problems/not-json"
+        assert "content-type: application/json" in answer.json()["detail"]
 
 
 async def test_an_event_is_not_skipped_where_none_has_stopped_the_model(

@@ -120,6 +120,24 @@ async def test_a_user_is_told_as_of_any_moment(local: Client, house: House) -> N
     assert (await local.get("/v1/users/nobody")).status_code == 404
 
 
+async def test_a_user_is_told_with_what_they_call_themselves(
+    local: Client, house: House, key: Callable[..., dict[str, str]]
+) -> None:
+    with House(house.data) as again:
+        again.people = house.people
+        before = again.write(BEN, "hola", name="Benny").last_position
+        position = again.write(BEN, "otra", name="Benito").last_position
+    url = f"/v1/users/{house.people[BEN]}"
+    auditor, analyst = key("auditor"), key("analyst")
+    now = (await local.get(f"{url}?min_position={position}", headers=auditor)).json()
+    assert (now["name"], now["user_name"]) == (None, "Benito")
+    then = (await local.get(f"{url}?as_of={before}", headers=auditor)).json()
+    assert then["user_name"] == "Benny"
+    masked = await local.get(url, headers=analyst)
+    assert masked.json()["user_name"] == "•••"
+    assert "Benito" not in masked.text
+
+
 async def test_before_somebody_came_it_is_said_since_when_they_are_known(
     stage: Stage, local: Client, house: House, key: Callable[..., dict[str, str]]
 ) -> None:

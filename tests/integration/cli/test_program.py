@@ -160,6 +160,26 @@ def test_a_key_is_not_revoked_for_an_empty_reason(hilo: Hilo) -> None:
     assert (ran.code, 'as in --why "' in ran.err) == (2, True)
 
 
+def test_a_key_that_is_not_there_and_one_that_is_revoked_already_are_told_apart(
+    hilo: Hilo,
+) -> None:
+    made = hilo("keys", "create", "--role", "analyst", "--expires", "1d", "--json").json
+    revoke = ("keys", "revoke", made["id"], "--why", "lost")
+    assert hilo(*revoke).code == 0
+    again = hilo(*revoke)
+    assert (again.code, f"the key '{made['id']}' is revoked already" in again.err) == (1, True)
+    unknown = hilo("keys", "revoke", "nope", "--why", "lost")
+    assert (unknown.code, "there is no key 'nope': " in unknown.err) == (1, True)
+    acts = hilo("control", "log", "--json").out
+    assert acts.count("keys revoke") == 1
+
+
+def test_a_suggestion_ends_as_a_question_does(hilo: Hilo) -> None:
+    said = hilo("lgo").err
+    assert "Did you mean 'log'? See: hilo --help" in said
+    assert "?." not in said
+
+
 def test_a_part_that_is_not_installed_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

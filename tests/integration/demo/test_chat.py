@@ -210,7 +210,38 @@ def test_through_a_pipe_a_server_that_is_gone_ends_the_chat(tmp_path: Path) -> N
         assert process.stdout.readline() == b"Eco: hola\n"
         kill_the_server(tmp_path)
         assert process.wait(20) == 3
-        assert b"is gone: start hilo serve again" in process.stderr.read()
+        said = process.stderr.read()
+        assert b"is gone: start hilo serve again" in said
+        assert b"no answer yet" not in said
+
+
+@pytest.mark.timeout(40)
+def test_whose_message_has_no_answer_is_told_where_to_see_whether_it_was_taken(
+    tmp_path: Path,
+) -> None:
+    phone = "15550100022"
+    with (
+        served(tmp_path, HILO_QUIET_SECONDS="60", HILO_LONGEST_SECONDS="60"),
+        subprocess.Popen(
+            [sys.executable, "-m", "app.cli", "chat", "--phone", phone],
+            cwd=tmp_path,
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process,
+    ):
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(b"hola\n")
+        process.stdin.flush()
+        whapi = json.loads((tmp_path / "data" / "serve.json").read_bytes())["whapi"]
+        httpx2.get(f"{whapi}/_sim/phone/{phone}/wait?after=0&timeout=20", timeout=30)
+        process.stdin.close()  # read before the end: the message was sent, and said to be so
+        kill_the_server(tmp_path)
+        assert process.wait(20) == 3
+        said = process.stderr.read().decode()
+        assert "Your last message has no answer yet: if " in said
+        assert f"log show {phone} has it, the bot acknowledged it" in said
 
 
 def test_a_chat_goes_on_when_the_server_was_started_again(tmp_path: Path) -> None:

@@ -179,6 +179,18 @@ async def test_damaged_derived_files_do_not_stop_a_server(server: Server, outsid
     assert sum("DERIVED_FILE_DAMAGED" in line for line in server.technical_log()) == 2
 
 
+async def test_a_server_on_every_address_says_so_instead_of_one_that_is_nobodys(
+    server: Server,
+) -> None:
+    server.set("HILO_HOST", "0.0.0.0")
+    server.set("HILO_WEBHOOK_SECRET", "kayak")
+    await server.start()
+    assert await server.stop() == 0
+    hook = f"POST http://<any address of this machine>:{server.port}/webhooks/whapi"
+    assert hook in server.said.decode()
+    assert f"0.0.0.0:{server.port}/healthz" not in server.said.decode()
+
+
 async def test_an_address_that_cannot_be_written_is_written_later(server: Server) -> None:
     obstacle = server.data / "serve.tmp"
     obstacle.mkdir(parents=True)

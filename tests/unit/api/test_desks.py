@@ -82,18 +82,33 @@ async def test_a_secret_that_is_good_for_one_bot_opens_no_other(
     assert doors.outcomes == ["unauthentic_webhook"]
 
 
+async def test_whoever_is_refused_is_told_that_the_path_may_name_no_bot_but_not_which_do() -> None:
+    known = await Doors().ask("HELP-1", "wrong", "/webhooks/help/whapi")
+    unknown = await Doors().ask("HELP-1", "wrong", "/webhooks/nobody/whapi")
+    assert known.body == unknown.body
+    assert "A path that names no bot" in known.json["detail"]
+
+
 @pytest.mark.parametrize(
-    ("channel", "secret", "path"),
+    ("channel", "secret", "path", "title"),
     [
-        ("STRANGER-1", "sales-kayak", "/webhooks/whapi"),
-        ("ANY-1", "quiet-ship", "/webhooks/whapi"),
-        ("SALES-1", "help-raft", "/webhooks/help/whapi"),
+        ("STRANGER-1", "sales-kayak", "/webhooks/whapi", "No bot serves this channel"),
+        ("ANY-1", "quiet-ship", "/webhooks/whapi", "No bot serves this channel"),
+        (
+            "SALES-1",
+            "help-raft",
+            "/webhooks/help/whapi",
+            "The bot of this path serves another channel",
+        ),
     ],
 )
-async def test_an_unknown_channel_goes_to_no_bot(channel: str, secret: str, path: str) -> None:
+async def test_an_unknown_channel_goes_to_no_bot(
+    channel: str, secret: str, path: str, title: str
+) -> None:
     doors = Doors()
     answer = await doors.ask(channel, secret, path)
     assert (answer.status, answer.json["type"]) == (404, "/problems/unknown-channel")
+    assert answer.json["title"] == title
     assert doors.taken == []
 
 

@@ -344,7 +344,27 @@ def test_an_item_nested_too_deeply_harms_no_neighbour_and_is_not_lost(depth: int
     assert [fact.text for fact in facts if isinstance(fact, MessageFact)] == ["good"]
     rejected = [fact for fact in facts if isinstance(fact, RejectedFact)]
     assert len(rejected) == len(facts) - 1
-    assert sum(fact.raw.count(b'{"]":') for fact in rejected) >= 2 * depth
+    assert [fact.raw for fact in rejected] == [deep, deep]
+
+
+@pytest.mark.parametrize("depth", [50, 600, 3000, 100_000])
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"x":', b"}")])
+def test_an_item_nested_too_deeply_is_one_item(depth: int, opening: bytes, closing: bytes) -> None:
+    deep = opening * depth + b"1" + closing * depth
+    (fact,) = read(b'{"messages":[%b]}' % deep).facts
+    assert isinstance(fact, RejectedFact)
+    assert fact.raw == deep
+
+
+def test_a_message_is_taken_without_what_is_nested_too_deeply_in_it() -> None:
+    deep = b"[" * 3000 + b"]" * 3000
+    item = msgspec.json.encode(text("hola"))[:-1] + b',"x":%b}' % deep
+    rejected, fact = read(b'{"messages":[%b]}' % item).facts
+    assert isinstance(fact, MessageFact)
+    assert isinstance(rejected, RejectedFact)
+    assert rejected.reason == "nested too deeply"
+    assert rejected.raw in deep
+    assert read(b'{"x":%b}' % deep).facts == (OtherFact(kind="x.post", raw=deep),)
 
 
 # --- Bounded --------------------------------------------------------------------------------------
