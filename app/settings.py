@@ -259,6 +259,15 @@ class Settings(BaseSettings):
             raise ValueError(NAME_RULE)
         return name
 
+    @field_validator("openai_base_url", "whapi_base_url")
+    @classmethod
+    def _is_an_address(cls, url: str) -> str:
+        given = url.strip()
+        if given and not given.startswith(("http://", "https://")):
+            msg = "an address begins with https:// or http://"
+            raise ValueError(msg)
+        return given
+
     @field_validator("timezone")
     @classmethod
     def _is_a_zone(cls, name: str) -> str:

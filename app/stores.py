@@ -150,14 +150,20 @@ def has_kek(settings: Settings) -> bool:
 
 
 def refuse_what_is_no_kek(settings: Settings) -> None:
-    """Raise `SettingsError` if the settings hold a key that none can be."""
+    """Refuse a key-encryption key that none can be, before anything is made for it to open.
+
+    Raises `SettingsError` if the settings hold it, `KeyEncryptionKeyError` if its file does.
+    """
     given = settings.kek.get_secret_value()
     try:
         if given:
             KeyEncryptionKey.from_base64(given)
+            return
     except KeyEncryptionKeyError as error:
         msg = f"HILO_KEK: {error}"
         raise SettingsError(msg) from None  # the cause would quote the key
+    if kek_file(settings).exists():
+        KeyEncryptionKey.from_file(kek_file(settings))
 
 
 def kek_file(settings: Settings) -> Path:

@@ -18,6 +18,7 @@ from urllib.parse import quote
 from eventsourcing.persistence import ConnectionPoolClosedError, PersistenceError
 
 from eventstore.errors import LogUnavailable
+from eventstore.places import DatabaseFiles
 from eventstore.queries import LogQueries, Values
 from eventstore.sqlite_appends import SQLiteAppends
 from eventstore.sqlite_connections import SQL, LogDatastore, connect, system_clock
@@ -50,8 +51,10 @@ class SQLiteLog(SQLiteAppends, LogQueries):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             database = f"file:{quote(str(path.resolve()))}"
-            self.datastore = LogDatastore(database)
             writer = connect(database)
+            files = DatabaseFiles.of(path)
+            home = None if files is None else (path, files[:2])
+            self.datastore = LogDatastore(f"{database}?mode=rw", home=home)
             super().__init__(writer, clock)
             self._watcher = connect(database)
             if server:

@@ -55,6 +55,7 @@ def test_the_own_name_of_the_setting_comes_before_the_common_one(
     [
         ("OPENAI_API_KEY", "sk-…", "OPENAI_API_KEY: it has characters that no key has"),
         ("WHAPI_TOKEN", "two words", "WHAPI_TOKEN: it has characters that no key has"),
+        ("OPENAI_BASE_URL", "nonsense", "OPENAI_BASE_URL: an address begins with https://"),
         ("HILO_MODEL", " ", "HILO_MODEL=' ': it is empty; leave it out for the default, 'gpt-5"),
         ("HILO_APOLOGY", "", "HILO_APOLOGY='': it is empty"),
         ("HILO_BOT", "Mi Bot", "HILO_BOT='Mi Bot': a bot is called by lower case letters"),

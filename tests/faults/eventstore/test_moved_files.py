@@ -114,6 +114,29 @@ async def test_a_thread_that_writes_looks_after_its_files_as_a_process_does(
     log.close()
 
 
+@pytest.mark.parametrize("stranger", [True, False])
+def test_who_reads_while_the_log_is_away_neither_makes_one_nor_keeps_a_strangers(
+    path: Path, tmp_path: Path, *, stranger: bool
+) -> None:
+    log = SQLiteLog(path)
+    log.append_batch([append("user/first")])
+    names = [name for name in ("log.db", "log.db-wal", "log.db-shm") if (tmp_path / name).exists()]
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    for name in names:
+        (tmp_path / name).rename(kept / name)
+    if stranger:
+        SQLiteLog(path).close()
+    with log.datastore.get_connection(commit=False):  # so that the next reader needs another one
+        with pytest.raises(LogUnavailable, match="is not the file that it was: put that back"):
+            log.head()
+        assert path.exists() is stranger
+        for name in names:
+            (kept / name).rename(tmp_path / name)
+        assert log.head().position == 1
+    log.close()
+
+
 async def test_what_a_thread_wrote_to_a_moved_log_has_no_known_outcome(
     path: Path, tmp_path: Path
 ) -> None:

@@ -128,6 +128,17 @@ async def test_a_server_that_is_refused_leaves_nothing_behind(
     assert list(server.data.iterdir()) == []
 
 
+async def test_a_damaged_kek_is_refused_before_a_log_is_made(server: Server) -> None:
+    server.data.mkdir()
+    kek = server.data / "kek"
+    kek.write_bytes(b"kaputt")
+    kek.chmod(0o600)
+    await server.start(wait=False)
+    assert await server.dies() == 3
+    assert b"does not hold a key" in server.said
+    assert list(server.data.iterdir()) == [kek]
+
+
 async def test_a_signal_during_start_up_ends_it_in_good_order(server: Server) -> None:
     async with server.listening() as log:
         await server.start(wait=False)
