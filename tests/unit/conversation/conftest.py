@@ -1,13 +1,14 @@
-"""What the tests of the repository ask for by name."""
+"""What the tests of the repository and of the to-do list ask for by name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.unit.conversation.library import Library, Notes
+from tests.unit.conversation.lists import House
 
 
 @pytest.fixture
@@ -21,3 +22,10 @@ def library(tmp_path: Path) -> Iterator[Library]:
 def told() -> list[Notes]:
     """States that were announced."""
     return []
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    house = House(tmp_path)
+    yield house
+    house.close()

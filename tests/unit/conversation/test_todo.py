@@ -1,122 +1,24 @@
-"""Who waits for an answer: derived from the log, exact across checkpoints, restarts and losses.
-
-A book here is open while its last note is "open".
-"""
+"""Who waits for an answer: derived from the log, exact across restarts and losses."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import closing
-from itertools import count
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from structlog.testing import capture_logs
 
-from app.aggregates.user import User
-from app.aggregates.user_state import UserState
-from app.conversation.agenda import Open
-from app.conversation.repository import Repository
-from app.conversation.stretches import Stretches
-from app.conversation.todo import TodoList
-from app.conversation.todo_checkpoint import TodoCheckpoint
 from eventstore.errors import LogUnavailable
 from eventstore.types import Position, Recorded, StreamName
 from tests.unit.conversation.library import (
     ANA,
     BEN,
     Library,
-    Notes,
-    Shelf,
     long_life,
     note,
 )
-
-Users = Repository[User, UserState]
-BOOKS = [StreamName(f"user/{number}") for number in range(12)]
-
-
-class Process:
-    """One start of a to-do list, over a library that outlives it."""
-
-    def __init__(self, library: Library, path: Path) -> None:
-        self.library = library
-        self.shelf: Shelf = library.shelf()
-        self.checkpoint = TodoCheckpoint.owned(path)
-        self.told: list[StreamName] = []
-        self.todo = TodoList(
-            users=cast("Users", self.shelf),
-            log=library.log,
-            readers=library.readers,
-            checkpoint=self.checkpoint,
-            tell=self._tell,
-        )
-        self.shelf.on_commit = lambda stream, state, *where: self.todo.committed(
-            stream, cast("UserState", state), *where
-        )
-
-    def _tell(self, stream: StreamName, state: UserState) -> Open:
-        self.told.append(stream)
-        notes = cast("Notes", state)
-        last = notes[-1] if notes else "closed"
-        return "work" if last == "open" else "record" if last == "quiet" else "nothing"
-
-    @property
-    def open(self) -> set[StreamName]:
-        """What the list holds."""
-        return set(self.todo.streams())
-
-    async def follow(self) -> None:
-        """Follow the log to its end."""
-        while await self.todo._step():
-            pass
-
-
-class House:
-    """A library, and processes that come and go."""
-
-    def __init__(self, folder: Path) -> None:
-        self.library = Library(folder)
-        self.path = folder / "todo.db"
-        self._processes: list[Process] = []
-
-    async def start(self) -> Process:
-        process = Process(self.library, self.path)
-        self._processes.append(process)
-        await process.todo.start()
-        return process
-
-    def die(self, process: Process) -> None:
-        """End a process without a word."""
-        process.checkpoint.close()
-        self._processes.remove(process)
-
-    def really_open(self) -> set[StreamName]:
-        """What the log says."""
-        return {
-            info.name
-            for info in self.library.log.streams("user/")
-            if self.library.texts(info.name)[-1:] == ("open",)
-        }
-
-    def close(self) -> None:
-        for process in self._processes:
-            process.checkpoint.close()
-        self.library.close()
-
-
-@pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    house = House(tmp_path)
-    yield house
-    house.close()
+from tests.unit.conversation.lists import BOOKS, House
 
 
 async def test_what_was_open_is_open_after_a_restart_without_reading_all_again(
@@ -199,27 +101,6 @@ async def test_what_this_process_commits_is_not_read_again(
     assert again.open == {*BOOKS[1:], BEN} == house.really_open()
 
 
-@given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 4)), max_size=30), st.integers(0, 40))
-def test_a_stretch_is_followed_to_its_end_and_no_further(
-    appends: list[tuple[int, int]], after: int
-) -> None:
-    ours, stretches, end = set[int](), Stretches(), 0
-    for others, size in appends:
-        first, end = end + others + 1, end + others + size
-        ours.update(range(first, end + 1))
-        stretches.add(Position(first), Position(end))
-    assert stretches.end_of(Position(after)) == next(
-        n - 1 for n in count(after + 1) if n not in ours
-    )
-
-
-def test_positions_that_come_out_of_their_order_are_not_noted() -> None:
-    stretches = Stretches()
-    for first, last in ((5, 6), (1, 2), (6, 7), (7, 8)):
-        stretches.add(Position(first), Position(last))
-    assert [stretches.end_of(Position(n)) for n in (0, 4)] == [0, 8]
-
-
 async def test_who_is_mentioned_while_our_own_append_fails_is_looked_at_again(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,36 +156,6 @@ async def test_a_stream_that_cannot_be_read_stays_on_the_list_and_holds_up_nobod
     assert again.open == set(BOOKS)
 
 
-async def test_a_checkpoint_in_the_middle_of_a_look_forgets_nobody(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = await house.start()
-    for stream in BOOKS:
-        await first.shelf.record(stream, note("open"))
-    await first.follow()
-    await first.todo.save()
-    house.die(first)
-    second = Process(house.library, house.path)
-    look, reached = second.shelf.look, asyncio.Event()
-
-    async def stuck(stream: StreamName) -> object:
-        if stream == sorted(BOOKS)[5]:
-            reached.set()
-            await asyncio.get_running_loop().create_future()
-        return await look(stream)
-
-    monkeypatch.setattr(second.shelf, "look", stuck)
-    starting = asyncio.create_task(second.todo.start())
-    await reached.wait()
-    starting.cancel()
-    await asyncio.gather(starting, return_exceptions=True)
-    await second.todo.save()
-    second.checkpoint.close()
-    third = await house.start()
-    await third.follow()
-    assert third.open == set(BOOKS)
-
-
 async def test_a_log_that_was_put_back_is_read_from_its_start(house: House) -> None:
     first = await house.start()
     await first.shelf.record(ANA, note("open"))
@@ -336,51 +187,6 @@ async def test_a_place_that_is_saved_when_the_log_has_gone_back_is_not_believed(
     assert BEN in second.open
 
 
-async def test_a_checkpoint_is_written_only_if_something_changed(house: House) -> None:
-    process = await house.start()
-    await process.shelf.record(ANA, note("open"))
-    await process.follow()
-    await process.todo.save()
-    before = process.checkpoint._connection.total_changes
-    await process.todo.save()
-    assert process.checkpoint._connection.total_changes == before
-
-
-async def test_after_the_first_checkpoint_only_what_moved_is_written(house: House) -> None:
-    process = await house.start()
-    for stream in BOOKS:
-        await process.shelf.record(stream, note("open"))
-    await process.follow()
-    await process.todo.save()
-    written: list[str] = []
-    process.checkpoint._connection.set_trace_callback(written.append)
-    await process.shelf.record(BOOKS[0], note("closed"))
-    await process.shelf.record(BOOKS[1], note("quiet"))
-    await process.follow()
-    await process.todo.save()
-    told = "\n".join(written)
-    assert all((stream in told) == (stream in BOOKS[:2]) for stream in BOOKS[:10])
-    assert "SELECT stream FROM" not in told
-    listed = process.checkpoint.load()
-    assert (set(listed.work), listed.records) == (set(BOOKS[2:]), [BOOKS[1]])
-
-
-async def test_after_a_checkpoint_that_failed_everything_is_written(house: House) -> None:
-    process = await house.start()
-    await process.shelf.record(ANA, note("open"))
-    await process.follow()
-    await process.todo.save()
-    await process.shelf.record(BEN, note("open"))
-    await process.follow()
-    process.checkpoint._connection.execute("PRAGMA busy_timeout=0")
-    with closing(sqlite3.connect(house.path, isolation_level=None)) as another:
-        another.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(sqlite3.OperationalError, match="locked"):
-            await process.todo.save()
-    await process.todo.save()
-    assert set(process.checkpoint.load().work) == {ANA, BEN}
-
-
 async def test_more_than_a_page_is_followed(house: House) -> None:
     long_life(house.library.log, 11_000)
     process = await house.start()
@@ -388,69 +194,6 @@ async def test_more_than_a_page_is_followed(house: House) -> None:
     assert process.todo.position < 11_000
     await process.follow()
     assert process.todo.position == 11_000
-
-
-async def test_a_damaged_checkpoint_is_put_aside_and_everybody_is_looked_at(house: House) -> None:
-    first = await house.start()
-    await first.shelf.record(ANA, note("open"))
-    house.die(first)
-    damage = random.Random(1).randbytes(8192)
-    house.path.write_bytes(damage)
-    with capture_logs() as logs:
-        second = await house.start()
-    assert [line["event"] for line in logs] == ["DERIVED_FILE_DAMAGED"]
-    (kept,) = house.path.parent.glob("todo.db.damaged-*")
-    assert kept.read_bytes() == damage
-    await second.follow()
-    assert second.open == {ANA}
-
-
-def test_who_only_reads_a_damaged_checkpoint_leaves_it_where_it_is(tmp_path: Path) -> None:
-    path = tmp_path / "todo.db"
-    path.write_bytes(b"x" * 8192)
-    with pytest.raises(sqlite3.DatabaseError):
-        TodoCheckpoint(path)
-    assert [found.name for found in tmp_path.iterdir()] == ["todo.db"]
-
-
-def copied(checkpoint: TodoCheckpoint) -> bytes:
-    """Bring all of the write-ahead log into the file; return what is in it then."""
-    checkpoint._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    checkpoint._contents.note()
-    return checkpoint._path.read_bytes()
-
-
-LOSSES = ["deleted", "replaced", "a directory", "an older one in it", "cut", "its -wal alone"]
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-async def test_a_checkpoint_lost_while_running_is_written_again_whole(
-    house: House, loss: str
-) -> None:
-    first = await house.start()
-    await first.shelf.record(ANA, note("open"))
-    await first.follow()
-    older = house.path.read_bytes()
-    await first.todo.save()
-    if loss == "an older one in it":
-        house.path.write_bytes(older)
-    elif loss == "cut":
-        os.truncate(house.path, 4096)
-    elif loss == "its -wal alone":
-        house.path.with_name("todo.db-wal").unlink()
-    else:
-        house.path.unlink()
-    if loss == "a directory":
-        house.path.mkdir()
-    if loss == "replaced":
-        house.path.write_bytes(b"x" * 8192)
-    await first.todo.save()
-    house.die(first)
-    checkpoint = TodoCheckpoint(house.path)
-    listed = checkpoint.load()
-    checkpoint.close()
-    assert listed.cursor is not None
-    assert set(listed.work) == house.really_open()
 
 
 async def test_what_waits_for_a_record_alone_is_kept_apart_and_looked_at_after_the_start(
@@ -475,19 +218,6 @@ async def test_what_waits_for_a_record_alone_is_kept_apart_and_looked_at_after_t
     await second.todo.save()
     house.die(second)
     assert (await house.start()).todo.unrecorded() == [ANA]
-
-
-async def test_a_list_of_a_release_that_knew_no_records_is_made_again(house: House) -> None:
-    first = await house.start()
-    await first.shelf.record(ANA, note("quiet"))
-    await first.follow()
-    await first.todo.save()
-    house.die(first)
-    with sqlite3.connect(house.path) as older:
-        older.execute("DROP TABLE todo_records")
-    second = await house.start()
-    await second.follow()
-    assert second.todo.unrecorded() == [ANA]
 
 
 @pytest.mark.parametrize("seed", range(6))
